@@ -1,0 +1,17 @@
+//! A PID-1 entrypoint that keeps a task serving until no DNS cache can name it any more.
+//!
+//! On a stop signal the task becomes a lame duck: its child keeps serving for the drain time, because callers may hold
+//! its address in a cached DNS answer. Then the signal goes on, the child stops, and its exit code is ours. The pure
+//! decisions are in [`lifecycle`], [`budget`] and [`exit`]; [`host`] and [`check`] make the system calls; [`run`] joins
+//! them.
+
+pub mod budget;
+pub mod check;
+pub mod cli;
+pub mod error;
+pub mod exit;
+pub mod host;
+pub mod lifecycle;
+pub mod log;
+pub mod run;
+pub mod signal;

@@ -1,0 +1,78 @@
+//! The `init` binary: reads the flags, starts the child, returns its exit code.
+
+use std::process::ExitCode;
+
+use init::{
+    check::{CheckUrl, check},
+    cli::Cli,
+    error::Error,
+    exit::{ExitStatus, OWN_FAILURE},
+    host::{self, Child},
+    lifecycle::Lifecycle,
+    log,
+    run::run,
+};
+use tokio::runtime::{Builder, Runtime};
+use tracing::{info, warn};
+
+// Not in main: Rust's own start-up runs before it and changes what was inherited.
+// SAFETY: the loader calls the functions of .init_array once, in the only thread, after relocation and with the C
+// library ready; this one makes system calls only and cannot unwind.
+#[expect(unsafe_code, reason = "nothing but a function of .init_array runs before Rust's own start-up")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = host::before_main;
+
+fn main() -> ExitCode {
+    let cli = match Cli::read(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The help or the version, on stdout; or what is wrong with the flags, on stderr.
+            let _ = error.print();
+            return if error.use_stderr() { OWN_FAILURE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let result = match &cli.check {
+        Some(url) => probe(url, &cli),
+        None => supervise(&cli).map(|status| status.code().into()),
+    };
+    result.unwrap_or_else(|error| {
+        log::tell(&error);
+        error.exit_code().into()
+    })
+}
+
+/// Lives the child's life and returns how it ended.
+fn supervise(cli: &Cli) -> Result<ExitStatus, Error> {
+    if cli.command.is_empty() {
+        return Err(Error::NoCommand);
+    }
+    let budget = cli.budget()?;
+    log::start(cli.log_format, cli.log_level);
+    if let Some(cut) = budget.cut() {
+        warn!("{cut}");
+    }
+    event_loop()?.block_on(async {
+        let mut child = Child::start(&cli.command)?;
+        info!(pid = child.pid(), drain = %humantime::format_duration(budget.drain()), "started {:?}", cli.command[0]);
+        let status = run(Lifecycle::new(budget), &mut child).await;
+        info!(code = status.code(), "ended: {status}");
+        Ok(status)
+    })
+}
+
+/// Asks once whether the application is healthy.
+fn probe(url: &CheckUrl, cli: &Cli) -> Result<ExitCode, Error> {
+    host::accept_signals();
+    Ok(match event_loop()?.block_on(check(url, cli.check_timeout)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(unhealthy) => {
+            log::tell(&format_args!("{url} is not healthy: {unhealthy}"));
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn event_loop() -> Result<Runtime, Error> {
+    Builder::new_current_thread().enable_all().build().map_err(Error::EventLoop)
+}

@@ -1,0 +1,572 @@
+//! `init` with real children, as a normal process and as PID 1 of a PID namespace.
+//!
+//! Everything is bounded: a process that outlives its test's patience is killed, by number, and the test fails.
+
+#![expect(clippy::disallowed_methods, reason = "these tests watch real processes, so they read the clock and wait")]
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test itself does")]
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdout, Command, ExitStatus, Stdio},
+    sync::OnceLock,
+    thread,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{SigSet, SigmaskHow, Signal, kill, pthread_sigmask},
+    unistd::Pid,
+};
+
+/// How long anything may take before the test fails. Generous: it is never waited for in a run that passes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How `init` is started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Normal,
+    Pid1,
+}
+
+/// Every place that this machine offers. CI must offer both.
+fn places() -> &'static [Place] {
+    if namespace().is_some() {
+        return &[Place::Normal, Place::Pid1];
+    }
+    assert!(std::env::var_os("CI").is_none(), "this machine allows no PID namespace, so nothing was tested as PID 1");
+    &[Place::Normal]
+}
+
+/// The `unshare` arguments that make a PID namespace: as root, or else with a user namespace.
+fn namespace() -> Option<&'static [&'static str]> {
+    static FOUND: OnceLock<Option<&'static [&'static str]>> = OnceLock::new();
+    *FOUND.get_or_init(|| {
+        let ways: [&[&str]; 2] =
+            [&["--pid", "--fork", "--kill-child"], &["--user", "--map-root-user", "--pid", "--fork", "--kill-child"]];
+        ways.into_iter().find(|way| {
+            let tried = Command::new("unshare").args(*way).arg("true").stderr(Stdio::null()).status();
+            tried.is_ok_and(|status| status.success())
+        })
+    })
+}
+
+/// A command that runs `init` with these arguments, its logs as text.
+fn init(place: Place, arguments: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_init");
+    let mut command = match place {
+        Place::Normal => Command::new(binary),
+        Place::Pid1 => {
+            let mut command = Command::new("unshare");
+            command.args(namespace().expect("places() offered a namespace")).arg(binary);
+            command
+        }
+    };
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("INIT_") {
+            command.env_remove(name);
+        }
+    }
+    command.env("INIT_LOG_FORMAT", "text").args(arguments).stdin(Stdio::null());
+    command
+}
+
+/// A running `init`. Killed with its handle.
+struct Running {
+    /// `init`, or the `unshare` that waits for it.
+    outer: Child,
+    place: Place,
+}
+
+impl Running {
+    fn start(place: Place, arguments: &[&str]) -> Self {
+        let outer = init(place, arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Self { outer, place }
+    }
+
+    /// Starts it and waits until its child has said `ready`.
+    fn ready(place: Place, arguments: &[&str]) -> (Self, BufReader<ChildStdout>) {
+        let mut running = Self::start(place, arguments);
+        let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+        assert_eq!(line(&mut output), "ready");
+        (running, output)
+    }
+
+    /// The number of `init` itself, as seen from here.
+    fn pid(&self) -> Pid {
+        let outer = Pid::from_raw(i32::try_from(self.outer.id()).unwrap());
+        match self.place {
+            Place::Normal => outer,
+            Place::Pid1 => eventually("unshare has a child", || children(outer).first().copied()),
+        }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).unwrap();
+    }
+
+    fn exit_status(&mut self) -> ExitStatus {
+        eventually("init ends", || self.outer.try_wait().unwrap())
+    }
+
+    fn exit_code(&mut self) -> Option<i32> {
+        self.exit_status().code()
+    }
+
+    /// All that it wrote to stderr. Call it when it has ended.
+    fn log(&mut self) -> String {
+        let mut log = String::new();
+        self.outer.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+        log
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.outer.kill();
+        let _ = self.outer.wait();
+    }
+}
+
+/// Asks until there is an answer.
+fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(started.elapsed() < PATIENCE, "not after {PATIENCE:?}: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The next line of the child, without its end.
+fn line(output: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    line.trim_end().to_owned()
+}
+
+/// The living and dead children of a process.
+fn children(parent: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
+    list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// One line of `/proc/PID/status`, without its name.
+fn status_line(pid: Pid, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(|value| value.trim().to_owned())
+}
+
+/// A folder of this test's own, removed with its handle.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A shell that prints each signal it gets and ends only with `kill -KILL` or USR2 (exit 9).
+const ECHO_SIGNALS: &str = "for s in HUP INT TERM USR1 WINCH; do trap \"echo $s\" $s; done; trap 'exit 9' USR2; \
+     echo ready; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+
+#[test]
+fn every_exit_code_is_passed_on() {
+    for &place in places() {
+        for code in 0..=255 {
+            let mut running = Running::start(place, &["sh", "-c", &format!("exit {code}")]);
+            assert_eq!(running.exit_code(), Some(code), "{place:?}");
+        }
+    }
+}
+
+#[test]
+fn a_death_by_any_signal_is_128_plus_its_number() {
+    let harmless = [
+        libc::SIGCHLD,
+        libc::SIGCONT,
+        libc::SIGSTOP,
+        libc::SIGTSTP,
+        libc::SIGTTIN,
+        libc::SIGTTOU,
+        libc::SIGURG,
+        libc::SIGWINCH,
+    ];
+    for &place in places() {
+        for signal in (1..32).chain(34..=64).filter(|signal| !harmless.contains(signal)) {
+            let mut running = Running::start(place, &["sh", "-c", &format!("ulimit -c 0; kill -{signal} $$")]);
+            assert_eq!(running.exit_code(), Some(128 + signal), "{place:?}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_cannot_run_is_126_or_127_and_the_message_names_it() {
+    let scratch = Scratch::new("cannot-run");
+    let script = |name: &str, content: &str, mode: u32| {
+        let path = scratch.path(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    let no_permission = script("no-permission", "#!/bin/sh\n", 0o644);
+    let no_interpreter = script("no-interpreter", "#!/nowhere/sh\n", 0o755);
+    let cases = [
+        ("/nowhere/command", 127),
+        ("no-such-command-on-path", 127),
+        ("", 127),
+        (no_interpreter.as_str(), 127),
+        (no_permission.as_str(), 126),
+        ("/proc", 126),
+    ];
+    for &place in places() {
+        for (command, code) in cases {
+            let mut running = Running::start(place, &["--", command]);
+            assert_eq!(running.exit_code(), Some(code), "{place:?} {command:?}");
+            let log = running.log();
+            assert!(log.contains(&format!("cannot run {command:?}")), "{log}");
+        }
+    }
+}
+
+#[test]
+fn our_own_failures_are_125_and_say_what_and_which_value() {
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&[], &["no command", "Usage"]),
+        (&["--drian", "1s", "true"], &["--drian"]),
+        (&["--drain", "soon", "true"], &["--drain", "soon", "such as 30s"]),
+        (&["--drain", "-1s", "true"], &["-1"]),
+        (&["--grace", "1m", "true"], &["grace of 1m", "stop timeout of 30s"]),
+        (&["--check", "ftp://127.0.0.1/"], &["ftp://127.0.0.1/", "such as http://"]),
+    ];
+    for &place in places() {
+        for (arguments, parts) in cases {
+            let mut running = Running::start(place, arguments);
+            assert_eq!(running.exit_code(), Some(125), "{place:?} {arguments:?}");
+            let log = running.log();
+            for part in parts {
+                assert!(log.contains(part), "{part:?} is not in {log:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_empty_variable_is_refused_and_never_a_silent_zero() {
+    let output = init(Place::Normal, &["true"]).env("INIT_DRAIN", "").output().unwrap();
+    assert_eq!(output.status.code(), Some(125));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("--drain"));
+}
+
+#[test]
+fn help_and_version_go_to_stdout_and_succeed() {
+    for flag in ["--help", "--version"] {
+        let output = init(Place::Normal, &[flag]).output().unwrap();
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("init"));
+    }
+}
+
+#[test]
+fn a_thousand_orphans_are_reaped_and_the_child_lives_on() {
+    let scratch = Scratch::new("orphans");
+    let gate = scratch.path("gate");
+    // Each orphan waits at the gate, so that all die in the same moment.
+    let script = format!(
+        "mkfifo {gate}; i=0; while [ $i -lt 1000 ]; do (read x <{gate} &) ; i=$((i+1)); done; \
+         trap 'exit 5' TERM; echo ready; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done"
+    );
+    for &place in places() {
+        let (mut running, _output) = Running::ready(place, &["--drain", "0", "sh", "-c", &script]);
+        let pid = running.pid();
+        eventually("every orphan has come to init", || (children(pid).len() == 1001).then_some(()));
+        drop(fs::File::options().write(true).open(&gate).unwrap());
+        eventually("every orphan is reaped", || (children(pid).len() == 1).then_some(()));
+        running.signal(Signal::SIGTERM);
+        assert_eq!(running.exit_code(), Some(5), "{place:?}");
+        fs::remove_file(&gate).unwrap();
+    }
+}
+
+#[test]
+fn the_child_serves_through_the_drain_and_other_signals_pass_at_once() {
+    for &place in places() {
+        let (mut running, mut output) = Running::ready(place, &["--drain", "300ms", "sh", "-c", ECHO_SIGNALS]);
+        let asked = Instant::now();
+        running.signal(Signal::SIGTERM);
+        for (signal, name) in [(Signal::SIGHUP, "HUP"), (Signal::SIGUSR1, "USR1"), (Signal::SIGWINCH, "WINCH")] {
+            running.signal(signal);
+            assert_eq!(line(&mut output), name, "{place:?}");
+        }
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        assert!(asked.elapsed() >= Duration::from_millis(300), "{place:?}: {:?}", asked.elapsed());
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn a_second_stop_signal_ends_the_drain() {
+    for &place in places() {
+        let (mut running, mut output) =
+            Running::ready(place, &["--drain", "1h", "--stop-timeout", "2h", "sh", "-c", ECHO_SIGNALS]);
+        running.signal(Signal::SIGTERM);
+        // Two of the same that come together are one to the kernel.
+        running.signal(Signal::SIGUSR1);
+        assert_eq!(line(&mut output), "USR1");
+        running.signal(Signal::SIGINT);
+        assert_eq!(line(&mut output), "INT", "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn a_child_that_dies_in_the_drain_ends_it_with_its_code() {
+    for &place in places() {
+        let (mut running, mut output) =
+            Running::ready(place, &["--drain", "1h", "--stop-timeout", "2h", "sh", "-c", ECHO_SIGNALS]);
+        running.signal(Signal::SIGTERM);
+        running.signal(Signal::SIGUSR1);
+        assert_eq!(line(&mut output), "USR1");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn without_a_drain_the_stop_signal_passes_at_once() {
+    for &place in places() {
+        let (mut running, mut output) = Running::ready(place, &["--drain", "0", "sh", "-c", ECHO_SIGNALS]);
+        for _ in 0..3 {
+            running.signal(Signal::SIGTERM);
+            assert_eq!(line(&mut output), "TERM", "{place:?}");
+        }
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn a_real_time_signal_passes() {
+    for &place in places() {
+        let script = "trap 'exit 4' 37; echo ready; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+        let (mut running, _output) = Running::ready(place, &["sh", "-c", script]);
+        let sent = Command::new("sh").args(["-c", &format!("kill -37 {}", running.pid())]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(running.exit_code(), Some(4), "{place:?}");
+    }
+}
+
+#[test]
+fn a_child_that_ignores_sigterm_is_killed_before_a_given_stop_timeout() {
+    for &place in places() {
+        let arguments = ["--drain", "50ms", "--grace", "50ms", "--stop-timeout", "300ms", "sh", "-c", ECHO_SIGNALS];
+        let (mut running, mut output) = Running::ready(place, &arguments);
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        assert_eq!(running.exit_code(), Some(137), "{place:?}");
+        assert!(running.log().contains("outlived the stop timeout"), "{place:?}");
+    }
+}
+
+#[test]
+fn nobody_is_killed_when_no_stop_timeout_was_given() {
+    for &place in places() {
+        let (mut running, mut output) = Running::ready(place, &["--drain", "0", "sh", "-c", ECHO_SIGNALS]);
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        thread::sleep(Duration::from_millis(300));
+        assert!(running.outer.try_wait().unwrap().is_none(), "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+/// The window from our first instruction to the child's: signals are blocked, then handled, and never dropped.
+#[test]
+fn a_stop_signal_that_arrives_while_the_child_starts_is_not_lost() {
+    let term = 1_u64 << (Signal::SIGTERM as i32 - 1);
+    for &place in places() {
+        for round in 0..100 {
+            let mut running = Running::start(place, &["--drain", "20ms", "sleep", "30"]);
+            let pid = running.pid();
+            // Before this the kernel itself decides: PID 1 never sees the signal, another process dies of it.
+            eventually("SIGTERM is blocked or caught", || {
+                ["SigBlk", "SigCgt"]
+                    .iter()
+                    .any(|set| {
+                        status_line(pid, set).and_then(|bits| u64::from_str_radix(&bits, 16).ok()).unwrap_or(0) & term
+                            != 0
+                    })
+                    .then_some(())
+            });
+            thread::sleep(Duration::from_micros(round * 30));
+            let asked = Instant::now();
+            running.signal(Signal::SIGTERM);
+            assert_eq!(running.exit_code(), Some(143), "{place:?}, round {round}");
+            assert!(asked.elapsed() >= Duration::from_millis(20), "{place:?}: the drain was skipped");
+        }
+    }
+}
+
+#[test]
+fn the_child_finds_the_signal_state_that_init_was_started_with() {
+    let show = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
+    for ignored in ["", "trap '' PIPE;", "trap '' HUP INT CHLD TTOU;", "trap '' USR1 PIPE TERM;"] {
+        for blocked in [SigSet::empty(), SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD])] {
+            let run = |through: &str| {
+                let mut before = SigSet::empty();
+                pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before)).unwrap();
+                let child = Command::new("sh")
+                    .args(["-c", &format!("{ignored} exec {through} sh -c \"{show}\"")])
+                    .env("INIT_LOG_LEVEL", "off")
+                    .stdout(Stdio::piped())
+                    .spawn();
+                pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&before), None).unwrap();
+                let output = child.unwrap().wait_with_output().unwrap();
+                assert!(output.status.success());
+                String::from_utf8(output.stdout).unwrap()
+            };
+            assert_eq!(run(env!("CARGO_BIN_EXE_init")), run("env"), "{ignored:?} {blocked:?}");
+        }
+    }
+}
+
+#[test]
+fn arguments_and_variables_pass_through_unchanged() {
+    for &place in places() {
+        let output = init(place, &["sh", "-c", "printf '%s|' \"$@\" \"$ODD\"", "sh", "", "a b", "--drain", "*"])
+            .env("ODD", "two\nlines")
+            .output()
+            .unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "|a b|--drain|*|two\nlines|", "{place:?}");
+    }
+}
+
+#[test]
+fn a_closed_or_broken_stderr_changes_nothing() {
+    let (reader, broken) = std::io::pipe().unwrap();
+    drop(reader);
+    let status = init(Place::Normal, &["sh", "-c", "exit 6"]).stderr(broken).status().unwrap();
+    assert_eq!(status.code(), Some(6));
+    let closed = format!("exec {} sh -c 'exit 6' 0<&- 1>&- 2>&-", env!("CARGO_BIN_EXE_init"));
+    assert_eq!(Command::new("sh").args(["-c", &closed]).status().unwrap().code(), Some(6));
+}
+
+#[test]
+fn a_full_stderr_that_nobody_reads_does_not_hold_up_the_stop() {
+    let (_reader, mut full) = std::io::pipe().unwrap();
+    let flags = nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+    let flags = nix::fcntl::OFlag::from_bits_retain(flags);
+    let set = |flags| nix::fcntl::fcntl(&full, nix::fcntl::FcntlArg::F_SETFL(flags)).unwrap();
+    set(flags | nix::fcntl::OFlag::O_NONBLOCK);
+    while full.try_clone().unwrap().write(&[b'x'; 4096]).is_ok() {}
+    set(flags);
+    for &place in places() {
+        let outer = init(place, &["--drain", "50ms", "sh", "-c", ECHO_SIGNALS])
+            .stdout(Stdio::piped())
+            .stderr(full.try_clone().unwrap())
+            .spawn()
+            .unwrap();
+        let mut running = Running { outer, place };
+        let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+        assert_eq!(line(&mut output), "ready");
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+    full.flush().unwrap();
+}
+
+#[test]
+fn it_can_run_under_itself() {
+    let binary = env!("CARGO_BIN_EXE_init");
+    for &place in places() {
+        let mut running = Running::start(place, &["--", binary, "--", "sh", "-c", "exit 8"]);
+        assert_eq!(running.exit_code(), Some(8), "{place:?}");
+    }
+}
+
+/// A server that answers one connection with these bytes, or accepts and says nothing.
+fn answering(answer: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/health", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let read = stream.read(&mut request).unwrap();
+        assert!(request[..read].starts_with(b"GET /health HTTP/1.1\r\n"));
+        stream.write_all(answer.as_bytes()).unwrap();
+        if answer.is_empty() {
+            // Until the probe gives up and closes.
+            let _ = stream.read(&mut request);
+        }
+    });
+    url
+}
+
+#[test]
+fn a_check_says_whether_the_application_is_healthy() {
+    let cases = [
+        ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 0, ""),
+        ("HTTP/1.1 204 No Content\r\n\r\n", 0, ""),
+        ("HTTP/1.1 302 Found\r\nlocation: /\r\ncontent-length: 0\r\n\r\n", 0, ""),
+        ("HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n", 1, "404"),
+        ("HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", 1, "503"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", 1, "no HTTP answer"),
+        ("", 1, "no answer within 300ms"),
+    ];
+    for (answer, code, message) in cases {
+        let url = answering(answer);
+        let output = init(Place::Normal, &["--check", &url, "--check-timeout", "300ms"]).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{answer:?}: {log}");
+        assert!(log.contains(message), "{answer:?}: {log}");
+        assert!(code == 0 || log.contains(&url), "{log}");
+    }
+}
+
+#[test]
+fn a_check_of_a_port_that_nobody_listens_on_fails() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let output = init(Place::Normal, &["--check", &format!("http://{free}/health")]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("refused"));
+}
+
+#[test]
+fn a_check_in_the_environment_leaves_the_command_alone() {
+    let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let run = |arguments| init(Place::Normal, arguments).env("INIT_CHECK", &url).status().unwrap().code();
+    assert_eq!(run(&["sh", "-c", "exit 3"]), Some(3));
+    assert_eq!(run(&[]), Some(0));
+}
+
+#[test]
+fn a_stop_signal_ends_a_check() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let mut running = Running::start(Place::Normal, &["--check", &url, "--check-timeout", "1h"]);
+    let _connection = listener.accept().unwrap();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(running.exit_status().signal(), Some(libc::SIGTERM));
+}
