@@ -1,0 +1,24 @@
+//! Why `back` could not start. Each is exit code 125.
+
+use std::{io, net::SocketAddr};
+
+/// Its text says what, which value, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The event loop could not be made.
+    #[error("cannot create the event loop: {0}")]
+    EventLoop(#[source] io::Error),
+    /// The signal handlers could not be installed.
+    #[error("cannot install the signal handlers: {0}")]
+    Signals(#[source] io::Error),
+    /// The address cannot be listened on.
+    #[error(
+        "cannot listen on {address}: {source}. Choose another --listen (BACK_LISTEN), or stop what is listening there"
+    )]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}

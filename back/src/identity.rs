@@ -1,0 +1,135 @@
+//! Who this task is: told by flags, by the ECS metadata, or by the hostname, in this order.
+
+use std::{net::SocketAddr, time::Duration};
+
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::{Request, StatusCode, Uri, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use tokio::{net::TcpStream, time::timeout};
+use tracing::warn;
+
+/// How long the metadata may take. It is served by the host itself; if it does not answer, the task starts without.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// An answer that is longer is no task metadata.
+const METADATA_LIMIT: usize = 1024 * 1024;
+
+/// The revision of a task that nobody gave one.
+const LOCAL: &str = "local";
+
+/// What tells this task from the others.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// The last part of the ECS task ARN, or what stands in for it.
+    pub task_id: String,
+    /// What the task runs: the task definition's revision on ECS.
+    pub revision: String,
+}
+
+impl Identity {
+    /// Takes `task_id` and `revision` as they are; asks the metadata, if there is any, for what is missing.
+    ///
+    /// A metadata endpoint that fails is reported in the log and replaced: a task without its proper name is better
+    /// than no task.
+    pub async fn discover(task_id: Option<String>, revision: Option<String>, metadata: Option<&Uri>) -> Self {
+        let known = match (&task_id, &revision, metadata) {
+            (None, _, Some(url)) | (_, None, Some(url)) => match ask(url).await {
+                Ok(metadata) => metadata,
+                Err(error) => {
+                    warn!(%url, error, "no ECS metadata: falling back to the hostname");
+                    Metadata::default()
+                }
+            },
+            (Some(_), Some(_), Some(_)) | (_, _, None) => Metadata::default(),
+        };
+        Self {
+            task_id: task_id.or(known.task_id).unwrap_or_else(hostname),
+            revision: revision.or(known.revision).unwrap_or_else(|| LOCAL.to_owned()),
+        }
+    }
+}
+
+/// The hostname, which is the container's short id under Docker.
+fn hostname() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".to_owned())
+}
+
+/// What the metadata of a task say of its identity.
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Metadata {
+    task_id: Option<String>,
+    revision: Option<String>,
+}
+
+impl Metadata {
+    /// Reads a "task" document of the ECS task metadata endpoint version 4.
+    fn read(document: &[u8]) -> Result<Self, String> {
+        let document: Value = serde_json::from_slice(document).map_err(|error| format!("no JSON: {error}"))?;
+        // arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID, or without the cluster in the old format.
+        let arn = document["TaskARN"].as_str().ok_or("no TaskARN")?;
+        let (_, task_id) = arn.rsplit_once('/').ok_or_else(|| format!("TaskARN {arn:?} has no task id"))?;
+        Ok(Self { task_id: Some(task_id.to_owned()), revision: document["Revision"].as_str().map(str::to_owned) })
+    }
+}
+
+/// Asks the endpoint once. All of it takes at most [`METADATA_TIMEOUT`].
+async fn ask(endpoint: &Uri) -> Result<Metadata, String> {
+    let document = timeout(METADATA_TIMEOUT, get(endpoint))
+        .await
+        .map_err(|_| format!("no answer within {METADATA_TIMEOUT:?}"))?
+        .map_err(|error| error.to_string())?;
+    Metadata::read(&document)
+}
+
+async fn get(endpoint: &Uri) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
+    let host = endpoint.host().unwrap_or_default().parse()?;
+    let address = SocketAddr::new(host, endpoint.port_u16().unwrap_or(80));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
+    let request = Request::get(format!("{}/task", endpoint.path().trim_end_matches('/')))
+        .header(header::HOST, address.to_string())
+        .body(Empty::<Bytes>::new())?;
+    let answer = async {
+        let response = sender.send_request(request).await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("answered {}", response.status()).into());
+        }
+        Ok(Limited::new(response.into_body(), METADATA_LIMIT).collect().await?.to_bytes())
+    };
+    // The connection is driven here rather than in a task of its own: it ends with the answer.
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        answer = &mut answer => answer,
+        ended = &mut connection => {
+            ended?;
+            answer.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(task_id: &str, revision: Option<&str>) -> Metadata {
+        Metadata { task_id: Some(task_id.to_owned()), revision: revision.map(str::to_owned) }
+    }
+
+    #[test]
+    fn the_task_id_is_the_end_of_the_task_arn() {
+        let new = br#"{"TaskARN": "arn:aws:ecs:ap-northeast-1:111122223333:task/Back/0d1e2f", "Revision": "7"}"#;
+        assert_eq!(Metadata::read(new), Ok(metadata("0d1e2f", Some("7"))));
+        let old = br#"{"TaskARN": "arn:aws:ecs:ap-northeast-1:111122223333:task/0d1e2f"}"#;
+        assert_eq!(Metadata::read(old), Ok(metadata("0d1e2f", None)));
+    }
+
+    #[test]
+    fn what_is_no_task_metadata_is_refused() {
+        for document in ["", "[]", "{}", r#"{"TaskARN": 7}"#, r#"{"TaskARN": "none"}"#] {
+            assert!(Metadata::read(document.as_bytes()).is_err(), "{document}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Durations on the command line.
+
+use std::time::Duration;
+
+/// A duration with units (`30s`, `1m30s`, `250ms`), or a number of seconds.
+///
+/// # Errors
+///
+/// What is wrong with `text`, and what was expected.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    const EXPECTED: &str = "expected a duration such as 30s, 1m30s or 250ms, or a number of seconds";
+    /// No sum of durations below this can overflow the clock.
+    const LONGEST: Duration = Duration::from_hours(366 * 24);
+    let parsed = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}: {EXPECTED}"))?,
+    };
+    if parsed > LONGEST {
+        return Err(format!("longer than {}: {EXPECTED}", humantime::format_duration(LONGEST)));
+    }
+    Ok(parsed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_take_units_and_a_bare_number_is_seconds() {
+        for (text, expected) in [("30", 30_000), ("30s", 30_000), ("1m30s", 90_000), ("250ms", 250), ("0", 0)] {
+            assert_eq!(parse(text), Ok(Duration::from_millis(expected)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_duration_is_refused_with_an_example() {
+        for text in ["", "abc", "-1", "-1s", "1.5", "18446744073709551615", "s"] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains("such as 30s"), "{text:?}: {error}");
+        }
+    }
+}

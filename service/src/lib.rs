@@ -1,0 +1,10 @@
+//! What `front` and `back` have in common as services behind a load balancer or DNS: flags, log lines, the phases of a
+//! stop, and an HTTP server that goes through them without cutting anybody off.
+//!
+//! What they answer is their own.
+
+pub mod duration;
+pub mod log;
+pub mod phase;
+pub mod server;
+pub mod signals;
