@@ -1,0 +1,93 @@
+//! One log line for each request, written when its answer has been sent or has failed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use hyper::{Method, Request, StatusCode};
+use tokio::time::Instant;
+use tracing::info;
+
+/// The status in the log for a caller that went away before an answer began. No such answer is sent; the number is
+/// the one that nginx uses.
+const CALLER_GONE: u16 = 499;
+
+/// How the answer ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// All of it was handed over.
+    Answered,
+    /// The task ended the connection in the middle of the body, and so did we.
+    CutOff,
+    /// The caller closed the connection first.
+    CallerGone,
+}
+
+impl Outcome {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::CutOff => "cut off by the task",
+            Self::CallerGone => "the caller went away",
+        }
+    }
+}
+
+/// What is known of a request. The line is logged when it is dropped.
+#[derive(Debug)]
+pub struct Access {
+    started: Instant,
+    caller: IpAddr,
+    method: Method,
+    path: String,
+    /// What was answered, if anything.
+    pub status: Option<StatusCode>,
+    /// Who answered, by its own account.
+    pub task_id: Option<String>,
+    /// The address that answered.
+    pub address: Option<SocketAddr>,
+    /// How many addresses were asked.
+    pub attempts: usize,
+    /// The bytes of the body that were handed over.
+    pub bytes: usize,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Why no task's answer was passed on.
+    pub cause: Option<String>,
+}
+
+impl Access {
+    /// The line for `request`, which has just arrived.
+    pub fn new<B>(request: &Request<B>, caller: IpAddr) -> Self {
+        Self {
+            started: Instant::now(),
+            caller,
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            status: None,
+            task_id: None,
+            address: None,
+            attempts: 0,
+            bytes: 0,
+            outcome: Outcome::CallerGone,
+            cause: None,
+        }
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        info!(
+            status = self.status.map_or(CALLER_GONE, |status| status.as_u16()),
+            task_id = self.task_id,
+            address = self.address.map(tracing::field::display),
+            attempts = self.attempts,
+            method = %self.method,
+            path = self.path,
+            caller = %self.caller,
+            bytes = self.bytes,
+            duration_ms = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+            cause = self.cause,
+            outcome = self.outcome.words(),
+            "request"
+        );
+    }
+}

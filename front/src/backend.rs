@@ -1,0 +1,282 @@
+//! The edge to the tasks: connections, a pool of idle ones for each address, requests out and answers in. It decides
+//! nothing about retries.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{Either, Empty};
+use hyper::{
+    Request, Response,
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tracing::debug;
+
+use crate::retry::Failure;
+
+/// The body of a request to a task: the caller's, or none.
+pub type RequestBody = Either<Incoming, Empty<Bytes>>;
+
+/// How long a connection whose answer has been read may take to be ready for the next request. It is a matter of
+/// scheduling alone; one that takes longer is still busy with a request's body.
+const READY: Duration = Duration::from_millis(50);
+
+/// A cap on the idle connections of one address. What is beyond is closed rather than kept.
+const MOST_IDLE: usize = 128;
+
+/// The knobs of connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long making a connection may take.
+    pub connect_timeout: Duration,
+    /// How long an idle connection is kept.
+    pub idle_timeout: Duration,
+}
+
+/// An attempt that brought no answer.
+#[derive(Debug)]
+pub struct Failed {
+    /// In which of the ways that matter for a retry.
+    pub failure: Failure,
+    /// In words, for people.
+    pub cause: String,
+    /// The request, if it was not sent.
+    pub request: Option<Request<RequestBody>>,
+}
+
+/// The connections to all tasks.
+#[derive(Debug)]
+pub struct Backend {
+    limits: Limits,
+    connections: Mutex<Connections>,
+}
+
+#[derive(Debug, Default)]
+struct Connections {
+    /// An entry for each address that DNS names; others are not kept.
+    idle: HashMap<SocketAddr, Vec<Idle>>,
+    /// What drives each connection, idle or not. They end with their connection, and with us.
+    drivers: JoinSet<()>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    sender: SendRequest<RequestBody>,
+    since: Instant,
+}
+
+impl Backend {
+    /// No connections yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, connections: Mutex::default() }
+    }
+
+    /// Follows DNS: connections to `added` addresses are kept from now on, and those to `removed` ones are closed when
+    /// they are idle.
+    pub fn follow(&self, added: &[SocketAddr], removed: &[SocketAddr]) {
+        let mut connections = self.lock();
+        for address in removed {
+            connections.idle.remove(address);
+        }
+        for address in added {
+            connections.idle.entry(*address).or_default();
+        }
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&self) {
+        let oldest = self.limits.idle_timeout;
+        for idle in self.lock().idle.values_mut() {
+            idle.retain(|idle| idle.since.elapsed() < oldest && !idle.sender.is_closed());
+        }
+    }
+
+    /// Sends `request` to the task at `address`, on an idle connection or a new one, and waits for an answer to begin.
+    ///
+    /// # Errors
+    ///
+    /// [`Failed`], with the request if it can be sent elsewhere as it is.
+    pub async fn send(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        mut request: Request<RequestBody>,
+    ) -> Result<Response<Answer>, Box<Failed>> {
+        while let Some(sender) = self.take_idle(address).await {
+            match self.send_on(address, sender, request).await {
+                // The task closed it while it was idle. That says nothing about the task.
+                Err(failed) if failed.failure == Failure::NotSent => match failed.request {
+                    Some(unsent) => request = unsent,
+                    None => return Err(failed),
+                },
+                result => return result,
+            }
+        }
+        match self.connect(address).await {
+            Ok(sender) => self.send_on(address, sender, request).await,
+            Err(cause) => Err(Box::new(Failed { failure: Failure::NotConnected, cause, request: Some(request) })),
+        }
+    }
+
+    async fn send_on(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        mut sender: SendRequest<RequestBody>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Answer>, Box<Failed>> {
+        match sender.try_send_request(request).await {
+            Ok(response) => {
+                let lease = Lease { backend: Arc::clone(self), address, sender };
+                Ok(response.map(|body| Answer::new(body, lease)))
+            }
+            Err(mut error) => {
+                let request = error.take_message();
+                let error = error.into_error();
+                let failure = match request {
+                    Some(_) => Failure::NotSent,
+                    None if error.is_parse() => Failure::Garbage,
+                    None => Failure::NoAnswer,
+                };
+                Err(Box::new(Failed { failure, cause: in_words(&error), request }))
+            }
+        }
+    }
+
+    /// The idle connection to `address` that was used last and is still good.
+    async fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
+        loop {
+            let Idle { mut sender, since } = self.lock().idle.get_mut(&address)?.pop()?;
+            if since.elapsed() < self.limits.idle_timeout
+                && !sender.is_closed()
+                && matches!(timeout(READY, sender.ready()).await, Ok(Ok(())))
+            {
+                return Some(sender);
+            }
+        }
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Result<SendRequest<RequestBody>, String> {
+        let limit = self.limits.connect_timeout;
+        let stream = timeout(limit, TcpStream::connect(address))
+            .await
+            .map_err(|_| format!("no connection within {}", humantime::format_duration(limit)))?
+            .map_err(|error| format!("cannot connect: {error}"))?;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%address, %error, "requests may be delayed");
+        }
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
+        let mut connections = self.lock();
+        while connections.drivers.try_join_next().is_some() {} // Forgets those that have ended.
+        connections.drivers.spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%address, %error, "connection ended");
+            }
+        });
+        Ok(sender)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connections> {
+        // Nothing panics while it holds the lock, so whatever is in there is whole.
+        self.connections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error with its causes: hyper's own words alone do not say what the kernel said.
+fn in_words(error: &hyper::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        words = format!("{words}: {cause}");
+        source = cause.source();
+    }
+    words
+}
+
+/// A connection that is carrying an answer.
+#[derive(Debug)]
+struct Lease {
+    backend: Arc<Backend>,
+    address: SocketAddr,
+    sender: SendRequest<RequestBody>,
+}
+
+impl Lease {
+    /// The answer has been read to its end: the connection may serve another request.
+    fn give_back(self) {
+        let Self { backend, address, sender } = self;
+        let mut connections = backend.lock();
+        if let Some(idle) = connections.idle.get_mut(&address)
+            && idle.len() < MOST_IDLE
+            && !backend.limits.idle_timeout.is_zero()
+            && !sender.is_closed()
+        {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
+    }
+}
+
+/// The body of an answer. Its connection goes back to the pool at its end, and is closed if it is dropped before.
+#[derive(Debug)]
+pub struct Answer {
+    body: Incoming,
+    lease: Option<Lease>,
+}
+
+impl Answer {
+    fn new(body: Incoming, lease: Lease) -> Self {
+        let mut answer = Self { body, lease: Some(lease) };
+        answer.give_back_at_end();
+        answer
+    }
+
+    fn give_back_at_end(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.give_back();
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(_)) => self.give_back_at_end(),
+            Some(Err(_)) => drop(self.lease.take()),
+            None => {
+                if let Some(lease) = self.lease.take() {
+                    lease.give_back();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

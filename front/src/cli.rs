@@ -1,0 +1,249 @@
+//! The command line and its environment variables.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    time::Duration,
+};
+
+use clap::Parser;
+use hyper::{Uri, header::HeaderValue};
+use service::{
+    duration,
+    log::{self, LogFormat},
+};
+use tracing::level_filters::LevelFilter;
+
+use crate::endpoints::Policy;
+
+/// Passes every request on to one of the tasks behind a DNS name, and survives records that are stale.
+///
+/// GET /health is front's own; everything else goes to the backend. The name is looked up in the background; each
+/// request chooses among all addresses; an address that refuses is passed over. SIGUSR1: every answer says Connection:
+/// close. SIGTERM or SIGINT: no new connections, requests in flight are finished, exit 0. Exit 125: it could not
+/// start.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "front", version, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// Where to listen. Port 0 takes a free port and logs it.
+    #[arg(long, env = "FRONT_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:1234")]
+    pub listen: SocketAddr,
+
+    /// Where requests go: http://NAME:PORT, whose A records (AAAA if there is none) are the tasks, or
+    /// `http://IP:PORT`.
+    ///
+    /// A name that does not exist yet is no error: front answers 503 until it does.
+    #[arg(long, env = "FRONT_BACKEND", value_name = "URL")]
+    pub backend: BackendUrl,
+
+    /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
+    #[arg(long, env = "FRONT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = resolver)]
+    pub resolver: Vec<SocketAddr>,
+
+    /// How long a DNS server may take to answer; it is asked twice.
+    #[arg(long, env = "FRONT_DNS_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub dns_timeout: Duration,
+
+    /// An answer is used at least this long, whatever its TTL. Too short: a TTL of 0 floods the DNS server.
+    #[arg(long, env = "FRONT_DNS_MIN_TTL", value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub dns_min_ttl: Duration,
+
+    /// An answer is used at most this long, whatever its TTL.
+    ///
+    /// Too long: new tasks get no requests, and those that ended get them still. Docker's own DNS says 600s.
+    #[arg(long, env = "FRONT_DNS_MAX_TTL", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    pub dns_max_ttl: Duration,
+
+    /// How long the last good answer is used while DNS does not answer. After that front answers 503.
+    #[arg(long, env = "FRONT_DNS_STALE_MAX", value_name = "DURATION", value_parser = duration::parse, default_value = "5m")]
+    pub dns_stale_max: Duration,
+
+    /// How long the last good answer is used while DNS says that the name has no address. After that front answers
+    /// 503.
+    #[arg(long, env = "FRONT_DNS_ABSENT_GRACE", value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    pub dns_absent_grace: Duration,
+
+    /// How long a connection to a task may take before another task is tried.
+    ///
+    /// Too short: a lost packet costs a task its turn. Too long: requests wait on tasks whose address is gone.
+    #[arg(long, env = "FRONT_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "500ms")]
+    pub connect_timeout: Duration,
+
+    /// How long an address that could not be connected to is passed over. 0 tries it again at once.
+    #[arg(long, env = "FRONT_SET_ASIDE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
+    pub set_aside: Duration,
+
+    /// How long a request may take until its answer begins, over all attempts. After that front answers 504.
+    #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    pub request_timeout: Duration,
+
+    /// How long an idle connection to a task is kept. Keep it below the task's own limit, or requests are sent on
+    /// connections that it is closing. 0 makes a new connection for every request.
+    #[arg(long, env = "FRONT_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
+    pub idle_timeout: Duration,
+
+    /// How long requests in flight may take to finish after a stop signal. Those that take longer are cut off and
+    /// counted in the log.
+    #[arg(long, env = "FRONT_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "20s")]
+    pub drain_timeout: Duration,
+
+    /// How log lines look. They go to stderr.
+    #[arg(long, env = "FRONT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
+    pub log_format: LogFormat,
+
+    /// The least level that is logged: off, error, warn, info or debug.
+    ///
+    /// Requests are logged at info, health checks at debug.
+    #[arg(long, env = "FRONT_LOG_LEVEL", value_name = "LEVEL", value_parser = log::level, default_value = "info")]
+    pub log_level: LevelFilter,
+}
+
+const AFTER_HELP: &str = "Durations take units (30s, 1m30s, 250ms); a bare number is seconds.";
+
+impl Cli {
+    /// The knobs of the endpoints.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            min_ttl: self.dns_min_ttl.min(self.dns_max_ttl),
+            max_ttl: self.dns_max_ttl,
+            stale_max: self.dns_stale_max,
+            absent_grace: self.dns_absent_grace,
+            set_aside: self.set_aside,
+        }
+    }
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct BackendUrl {
+    /// Who answers.
+    pub host: Host,
+    /// On which port.
+    pub port: u16,
+    /// Both, as a `Host` header has them.
+    pub authority: HeaderValue,
+}
+
+/// The host of a backend.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Host {
+    /// A name to be looked up.
+    Name(String),
+    /// One address, for ever.
+    Address(IpAddr),
+}
+
+impl FromStr for BackendUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const EXPECTED: &str = "expected a URL such as http://fsde-back.internal:1235";
+        let url: Uri = text.parse().map_err(|error| format!("{error}: {EXPECTED}"))?;
+        if url.scheme_str() != Some("http") {
+            return Err(format!("it does not begin with http://: {EXPECTED}"));
+        }
+        if url.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
+            return Err(format!("it has a path, and each request brings its own: {EXPECTED}"));
+        }
+        let authority = url.authority().ok_or(EXPECTED)?;
+        if authority.as_str().contains('@') {
+            return Err(format!("it has a user name, which front does not send: {EXPECTED}"));
+        }
+        let host = authority.host();
+        let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let host = match bare.parse() {
+            Ok(address) => Host::Address(address),
+            Err(_) if bare.is_empty() => return Err(format!("it has no host: {EXPECTED}")),
+            Err(_) => Host::Name(bare.to_owned()),
+        };
+        let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
+            (Some(port), _) => port,
+            // "name:" and "name:99999", which the parser lets pass.
+            (None, Some((_, port))) if !port.contains(']') => return Err(format!("{port:?} is no port: {EXPECTED}")),
+            (None, _) => 80,
+        };
+        let authority = HeaderValue::from_str(authority.as_str()).map_err(|_| EXPECTED)?;
+        Ok(Self { host, port, authority })
+    }
+}
+
+impl fmt::Display for BackendUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.host {
+            Host::Name(name) => write!(f, "http://{name}:{}", self.port),
+            Host::Address(address) => write!(f, "http://{}", SocketAddr::new(*address, self.port)),
+        }
+    }
+}
+
+/// A DNS server: an address, with or without a port.
+fn resolver(text: &str) -> Result<SocketAddr, &'static str> {
+    const DNS: u16 = 53;
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS)))
+        .map_err(|_| "expected an IP address, with or without a port, such as 169.254.169.253 or 127.0.0.1:5353")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent_and_every_flag_has_an_environment_variable() {
+        Cli::command().debug_assert();
+        for argument in Cli::command().get_arguments() {
+            let Some(long) = argument.get_long() else { continue };
+            if !["help", "version"].contains(&long) {
+                let expected = format!("FRONT_{}", long.replace('-', "_").to_uppercase());
+                assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()));
+            }
+        }
+    }
+
+    #[test]
+    fn a_backend_is_a_name_or_an_address_with_a_port() {
+        let parse = |text: &str| text.parse::<BackendUrl>().unwrap();
+        let name = parse("http://fsde-back.internal:1235/");
+        assert_eq!((name.host, name.port), (Host::Name("fsde-back.internal".to_owned()), 1235));
+        assert_eq!(parse("http://back").port, 80);
+        assert_eq!(parse("http://[::1]:1235").host, Host::Address("::1".parse().unwrap()));
+        assert_eq!(parse("http://[::1]").port, 80);
+        assert_eq!(parse("http://127.0.0.1:1235").to_string(), "http://127.0.0.1:1235");
+    }
+
+    #[test]
+    fn what_is_no_backend_is_refused_with_an_example() {
+        for text in [
+            "",
+            "back:1235",
+            "https://back:1235",
+            "srv+http://back",
+            "http://back:1235/api",
+            "http://user@back:1235",
+            "http://back:",
+            "http://back:99999",
+            "http://:1235",
+        ] {
+            let error = text.parse::<BackendUrl>().unwrap_err();
+            assert!(error.contains("such as http://"), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_is_an_address_with_or_without_a_port() {
+        assert_eq!(resolver("127.0.0.1"), Ok("127.0.0.1:53".parse().unwrap()));
+        assert_eq!(resolver("[::1]:5353"), Ok("[::1]:5353".parse().unwrap()));
+        assert!(resolver("dns.internal").is_err());
+    }
+
+    #[test]
+    fn clamps_that_cross_are_no_panic() {
+        let cli = ["front", "--backend", "http://back", "--dns-min-ttl", "20s", "--dns-max-ttl", "2s"];
+        let policy = Cli::try_parse_from(cli).unwrap().policy();
+        assert!(policy.min_ttl <= policy.max_ttl);
+    }
+}

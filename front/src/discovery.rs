@@ -1,0 +1,82 @@
+//! The loop that keeps the known addresses fresh: wait until a lookup is due, ask, take note, tell.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+use tracing::{info, warn};
+
+use crate::{
+    backend::Backend,
+    endpoints::{Empty, Endpoints},
+    resolver::Resolver,
+};
+
+/// The addresses that requests choose among, shared with the loop that refreshes them.
+#[derive(Debug)]
+pub struct Discovery {
+    endpoints: Mutex<Endpoints>,
+    changed: Notify,
+}
+
+impl Discovery {
+    /// Shares `endpoints`.
+    #[must_use]
+    pub fn new(endpoints: Endpoints) -> Self {
+        Self { endpoints: Mutex::new(endpoints), changed: Notify::new() }
+    }
+
+    /// The addresses, for a moment: no request waits for DNS, and nobody may hold this while waiting for anything.
+    pub fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
+        // Nothing panics while it holds the lock, so whatever is in there is whole.
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at the time of the next lookup again, since it may have become earlier.
+    pub fn reconsider(&self) {
+        self.changed.notify_one();
+    }
+
+    /// Keeps the addresses fresh. Runs until it is dropped.
+    pub async fn refresh(&self, resolver: &Resolver, backend: &Arc<Backend>) -> std::convert::Infallible {
+        // Said once, not every few seconds.
+        let mut said = None;
+        loop {
+            self.until_due().await;
+            let answer = resolver.lookup().await;
+            let (change, empty) = {
+                let mut endpoints = self.endpoints();
+                let change = endpoints.answered(answer, Instant::now().into_std());
+                (change, endpoints.empty().cloned())
+            };
+            backend.follow(&change.added, &change.removed);
+            backend.sweep();
+            if !change.added.is_empty() || !change.removed.is_empty() {
+                info!(added = ?change.added, removed = ?change.removed, "the backend's addresses changed");
+            }
+            if empty != said {
+                match &empty {
+                    Some(Empty::Absent) => warn!("the backend's name has no address: answering 503 until it has one"),
+                    Some(Empty::Failed(error)) => {
+                        warn!(error, "the backend's name cannot be looked up: answering 503 until it can");
+                    }
+                    Some(Empty::NotAskedYet) | None => {}
+                }
+                said = empty;
+            }
+        }
+    }
+
+    async fn until_due(&self) {
+        loop {
+            let due = self.endpoints().lookup_at();
+            let Some(due) = due else { return };
+            tokio::select! {
+                () = sleep_until(due.into()) => return,
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! What a request and an answer may carry across a proxy. Pure.
+
+use std::net::IpAddr;
+
+use hyper::{
+    HeaderMap, Method, Request, Uri, Version,
+    header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    http::uri::PathAndQuery,
+};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Fields of one connection, which a proxy does not pass on even where `Connection` does not name them (RFC 9110,
+/// section 7.6.1). `Trailer` goes with the framing, which is made anew.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-authenticate"),
+    HeaderName::from_static("proxy-authorization"),
+    HeaderName::from_static("proxy-connection"),
+    TRANSFER_ENCODING,
+    TE,
+    UPGRADE,
+];
+
+/// What a task gets of a request: all of it but the body, which can be sent only once.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    method: Method,
+    target: Uri,
+    headers: HeaderMap,
+}
+
+impl Outgoing {
+    /// Makes what the task gets of `request`, which `caller` sent. `authority` is the backend's, for a caller that
+    /// named no host.
+    pub fn new<B>(request: &Request<B>, caller: IpAddr, authority: &HeaderValue) -> Self {
+        let mut headers = request.headers().clone();
+        drop_hop_by_hop(&mut headers);
+        // The server answers it, once the body is asked for.
+        headers.remove(EXPECT);
+        // The target of a request to a proxy names the host, and wins over the field (RFC 9112, section 3.2.2).
+        let named = request.uri().authority().and_then(|named| HeaderValue::from_str(named.as_str()).ok());
+        if let Some(named) = named {
+            headers.insert(HOST, named);
+        } else if !headers.contains_key(HOST) {
+            headers.insert(HOST, authority.clone());
+        }
+        headers.append(X_FORWARDED_FOR, address_value(caller));
+        headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Self { method: request.method().clone(), target: Uri::from(path), headers }
+    }
+
+    /// The request with this body.
+    pub fn request<B>(&self, body: B) -> Request<B> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.target.clone();
+        *request.version_mut() = Version::HTTP_11;
+        *request.headers_mut() = self.headers.clone();
+        request
+    }
+
+    /// Whether doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
+    #[must_use]
+    pub fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent()
+    }
+}
+
+/// Takes out of an answer, or of a request, what was meant for one connection.
+pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().chain(&HOP_BY_HOP).chain(&[TRAILER]) {
+        headers.remove(name);
+    }
+}
+
+fn address_value(address: IpAddr) -> HeaderValue {
+    HeaderValue::try_from(address.to_string()).expect("an address is visible ASCII, which any header may hold")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
+
+    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri).body(()).unwrap();
+        for (name, value) in headers {
+            request.headers_mut().append(*name, HeaderValue::from_static(value));
+        }
+        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235")).request(())
+    }
+
+    fn values<'a>(request: &'a Request<()>, name: &str) -> Vec<&'a str> {
+        request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_target_and_end_to_end_fields_pass() {
+        let request = outgoing("/a%20b?c=d", &[("host", "shop"), ("traceparent", "00-1-2-01"), ("cookie", "a=b")]);
+        assert_eq!(request.uri(), "/a%20b?c=d");
+        for (name, value) in [("host", "shop"), ("traceparent", "00-1-2-01"), ("cookie", "a=b")] {
+            assert_eq!(values(&request, name), [value]);
+        }
+    }
+
+    #[test]
+    fn fields_of_one_connection_stay_behind() {
+        let request = outgoing(
+            "/",
+            &[
+                ("connection", "close, x-private"),
+                ("connection", "X-Other"),
+                ("x-private", "1"),
+                ("x-other", "1"),
+                ("keep-alive", "timeout=5"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("proxy-authorization", "Basic eDp5"),
+                ("expect", "100-continue"),
+            ],
+        );
+        let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["host", "x-forwarded-for", "x-forwarded-proto"]);
+    }
+
+    #[test]
+    fn the_caller_is_added_to_those_before_it() {
+        let request = outgoing("/", &[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]);
+        assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.1", "10.0.0.7"]);
+        assert_eq!(values(&request, "x-forwarded-proto"), ["https"]);
+    }
+
+    #[test]
+    fn the_host_is_the_targets_else_the_callers_else_the_backends() {
+        assert_eq!(values(&outgoing("http://shop:80/x", &[("host", "other")]), "host"), ["shop:80"]);
+        assert_eq!(outgoing("http://shop:80/x", &[]).uri(), "/x");
+        assert_eq!(values(&outgoing("/", &[("host", "shop")]), "host"), ["shop"]);
+        assert_eq!(values(&outgoing("/", &[]), "host"), ["back:1235"]);
+    }
+}
