@@ -2,6 +2,5 @@
 //! cutting anybody off.
 
 pub mod cli;
-pub mod error;
 pub mod identity;
 pub mod routes;

@@ -213,7 +213,7 @@ fn what_keeps_it_from_starting_is_said_with_the_value_and_is_125() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let cases: [(&[&str], [&str; 2]); 6] = [
-        (&["--listen", &address], [&address, "BACK_LISTEN"]),
+        (&["--listen", &address], [&address, "--listen"]),
         (&["--listen", "1235"], ["1235", "--listen"]),
         (&["--lisen", "127.0.0.1:0"], ["--lisen", "--listen"]),
         (&["--drain-timeout", "soon"], ["soon", "such as 30s"]),

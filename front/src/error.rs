@@ -1,26 +1,13 @@
 //! Why `front` could not start. Each is exit code 125.
 
-use std::{io, net::SocketAddr};
+use service::process::StartError;
 
 /// Its text says what, which value, and what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The event loop could not be made.
-    #[error("cannot create the event loop: {0}")]
-    EventLoop(#[source] io::Error),
-    /// The signal handlers could not be installed.
-    #[error("cannot install the signal handlers: {0}")]
-    Signals(#[source] io::Error),
-    /// The address cannot be listened on.
-    #[error(
-        "cannot listen on {address}: {source}. Choose another --listen (FRONT_LISTEN), or stop what is listening there"
-    )]
-    Listen {
-        /// The address that was asked for.
-        address: SocketAddr,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    /// What can keep any service from starting.
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// There is no DNS server to ask.
     #[error(
         "cannot set up the resolver: {0}. Check /etc/resolv.conf, or name a DNS server with --resolver (FRONT_RESOLVER)"

@@ -1,13 +1,7 @@
-//! The `front` binary: reads the flags, looks its backend up, serves until it is told to stop.
+//! The `front` binary: looks its backend up and serves until it is told to stop.
 
-use std::{
-    io::{self, Write},
-    net::SocketAddr,
-    process::ExitCode,
-    sync::Arc,
-};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
-use clap::Parser;
 use front::{
     backend::{Backend, Limits},
     cli::{Cli, Host},
@@ -17,36 +11,19 @@ use front::{
     resolver::Resolver,
     routes::Front,
 };
-use service::{log, phase::Phase, server, signals::Signals};
-use tokio::{net::TcpListener, sync::watch};
-use tracing::{info, warn};
-
-/// The exit code of a service that could not start.
-const OWN_FAILURE: u8 = 125;
+use service::{
+    phase::Phase,
+    process,
+    server::{self, Stopped},
+};
+use tokio::sync::watch;
+use tracing::info;
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(error) => {
-            // The help or the version, on stdout; or what is wrong with the flags, on stderr.
-            let _ = error.print();
-            return if error.use_stderr() { OWN_FAILURE.into() } else { ExitCode::SUCCESS };
-        }
-    };
-    log::start(cli.log_format, cli.log_level);
-    let event_loop = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::EventLoop);
-    match event_loop.and_then(|event_loop| event_loop.block_on(serve(cli))) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "front: {error}");
-            OWN_FAILURE.into()
-        }
-    }
+    process::run("front", |cli: &Cli| (cli.log_format, cli.log_level), serve)
 }
 
-async fn serve(cli: Cli) -> Result<(), Error> {
-    let signals = Signals::install().map_err(Error::Signals)?;
-    let (phase, watched) = watch::channel(Phase::default());
+async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error> {
     let limits = Limits { connect_timeout: cli.connect_timeout, idle_timeout: cli.idle_timeout };
     let backend = Arc::new(Backend::new(limits));
     let mut endpoints = Endpoints::new(cli.policy());
@@ -66,26 +43,17 @@ async fn serve(cli: Cli) -> Result<(), Error> {
             None => std::future::pending().await,
         }
     };
-    let failed = |source| Error::Listen { address: cli.listen, source };
-    let listener = TcpListener::bind(cli.listen).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
+    let (listener, address) = process::listen(cli.listen).await?;
     info!(%address, backend = %cli.backend, "serving");
     let front = Arc::new(Front {
-        url: cli.backend.clone(),
+        url: cli.backend,
         discovery: Arc::clone(&discovery),
         backend: Arc::clone(&backend),
         request_timeout: cli.request_timeout,
     });
     let handler = move |request, caller| Arc::clone(&front).answer(request, caller);
-    let stopped = tokio::select! {
-        stopped = server::serve(listener, watched, cli.drain_timeout, handler) => stopped,
-        never = signals.publish(phase) => match never {},
+    tokio::select! {
+        stopped = server::serve(listener, phase, cli.drain_timeout, handler) => Ok(stopped),
         never = refreshing => match never {},
-    };
-    if stopped.cut_off == 0 {
-        info!("stopped: every request was answered");
-    } else {
-        warn!(cut_off = stopped.cut_off, "stopped: connections were still in use and have been cut off");
     }
-    Ok(())
 }

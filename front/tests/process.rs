@@ -630,7 +630,7 @@ async fn what_keeps_it_from_starting_is_said_with_the_value_and_is_125() {
     let cases: [(&[&str], [&str; 2]); 6] = [
         (&[], ["--backend", "Usage"]),
         (&["--backend", "back:1235"], ["back:1235", "such as http://"]),
-        (&["--backend", "http://back", "--listen", &address], [&address, "FRONT_LISTEN"]),
+        (&["--backend", "http://back", "--listen", &address], [&address, "--listen"]),
         (&["--backend", "http://back", "--dns-max-ttl", "soon"], ["soon", "such as 30s"]),
         (&["--backend", "http://back", "--resolver", "dns"], ["dns", "such as 169.254.169.253"]),
         (&["--backend", "http://back", "--bakend", "x"], ["--bakend", "--backend"]),

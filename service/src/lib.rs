@@ -6,5 +6,6 @@
 pub mod duration;
 pub mod log;
 pub mod phase;
+pub mod process;
 pub mod server;
 pub mod signals;

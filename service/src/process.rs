@@ -1,0 +1,99 @@
+//! The life of a service's process: flags, logs, signals, the event loop, and the exit code.
+
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    net::SocketAddr,
+    process::ExitCode,
+};
+
+use clap::Parser;
+use tokio::{net::TcpListener, runtime::Builder, sync::watch};
+use tracing::{info, level_filters::LevelFilter, warn};
+
+use crate::{
+    log::{self, LogFormat},
+    phase::Phase,
+    server::Stopped,
+    signals::Signals,
+};
+
+/// The exit code of a service that could not start. One that was stopped ends with 0.
+const OWN_FAILURE: u8 = 125;
+
+/// Why a service could not start. Its text says what, which value, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The event loop could not be made.
+    #[error("cannot create the event loop: {0}")]
+    EventLoop(#[source] io::Error),
+    /// The signal handlers could not be installed.
+    #[error("cannot install the signal handlers: {0}")]
+    Signals(#[source] io::Error),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}. Choose another --listen, or stop what is listening there")]
+    Listen {
+        /// The address that was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+/// Runs the service `name` from its flags to its exit code: 0 when it was told to stop, 125 when it could not start.
+///
+/// `logs` picks the log's format and level from the flags. `serve` serves until the phase it watches says to stop; the
+/// signal handlers are there before it begins.
+pub fn run<C: Parser, E: Display + From<StartError>>(
+    name: &str,
+    logs: impl FnOnce(&C) -> (LogFormat, LevelFilter),
+    serve: impl AsyncFnOnce(C, watch::Receiver<Phase>) -> Result<Stopped, E>,
+) -> ExitCode {
+    let flags = match C::try_parse() {
+        Ok(flags) => flags,
+        Err(error) => {
+            // The help or the version, on stdout; or what is wrong with the flags, on stderr.
+            let _ = error.print();
+            return if error.use_stderr() { OWN_FAILURE.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let (format, level) = logs(&flags);
+    log::start(format, level);
+    let event_loop = Builder::new_current_thread().enable_all().build().map_err(StartError::EventLoop);
+    let stopped = event_loop.map_err(E::from).and_then(|event_loop| {
+        event_loop.block_on(async {
+            let signals = Signals::install().map_err(StartError::Signals)?;
+            let (phase, watched) = watch::channel(Phase::default());
+            tokio::select! {
+                stopped = serve(flags, watched) => stopped,
+                never = signals.publish(phase) => match never {},
+            }
+        })
+    });
+    match stopped {
+        Ok(Stopped { cut_off: 0 }) => {
+            info!("stopped: every request was answered");
+            ExitCode::SUCCESS
+        }
+        Ok(Stopped { cut_off }) => {
+            warn!(cut_off, "stopped: connections were still in use and have been cut off");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{name}: {error}");
+            OWN_FAILURE.into()
+        }
+    }
+}
+
+/// Listens on `address`. The address that is returned has the port that was given, or a free one in place of 0.
+///
+/// # Errors
+///
+/// [`StartError::Listen`] if the kernel refuses.
+pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
