@@ -49,20 +49,19 @@ impl fmt::Display for StopTimeout {
 /// A division of the stop timeout that leaves the child time to stop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct StopBudget {
-    drain: Duration,
+    stop_timeout: StopTimeout,
+    grace: Duration,
+    drain_limit: Duration,
     kill_after: Option<Duration>,
-    cut: Option<Cut>,
 }
 
 impl StopBudget {
-    /// Divides `stop_timeout`: `grace` at its end is the child's, and the lame duck gets `drain` or what is left.
-    ///
-    /// No `drain` means [`DEFAULT_DRAIN`] or what is left, and is never a [`Cut`]: nobody asked for more.
+    /// Divides `stop_timeout`: `grace` at its end is the child's, and the lame duck gets at most what is left.
     ///
     /// # Errors
     ///
     /// [`Overspent`] if the grace alone is longer than the stop timeout: then no division is right.
-    pub fn new(drain: Option<Duration>, stop_timeout: StopTimeout, grace: Duration) -> Result<Self, Overspent> {
+    pub fn new(stop_timeout: StopTimeout, grace: Duration) -> Result<Self, Overspent> {
         let Some(left) = stop_timeout.duration().checked_sub(grace) else {
             return Err(Overspent { stop_timeout, grace });
         };
@@ -71,17 +70,14 @@ impl StopBudget {
             StopTimeout::Assumed => None,
         };
         // A grace shorter than the margin would have the child killed before it was told to stop.
-        let left = kill_after.map_or(left, |kill_after| left.min(kill_after));
-        let asked = drain.unwrap_or(DEFAULT_DRAIN);
-        let effective = asked.min(left);
-        let cut = (drain.is_some() && effective < asked).then_some(Cut { asked, effective, stop_timeout, grace });
-        Ok(Self { drain: effective, kill_after, cut })
+        let drain_limit = kill_after.map_or(left, |kill_after| left.min(kill_after));
+        Ok(Self { stop_timeout, grace, drain_limit, kill_after })
     }
 
-    /// How long the lame duck lasts.
+    /// How long the lame duck may last at most.
     #[must_use]
-    pub const fn drain(&self) -> Duration {
-        self.drain
+    pub const fn drain_limit(&self) -> Duration {
+        self.drain_limit
     }
 
     /// How long after the first stop signal a child that is still there is killed. `None`: never, the stop timeout was
@@ -91,10 +87,17 @@ impl StopBudget {
         self.kill_after
     }
 
-    /// What to warn about: a drain that was asked for and did not fit.
+    /// The platform's time from SIGTERM to SIGKILL, as given or assumed.
     #[must_use]
-    pub const fn cut(&self) -> Option<Cut> {
-        self.cut
+    pub const fn stop_timeout(&self) -> StopTimeout {
+        self.stop_timeout
+    }
+
+    /// What to warn about, if a lame duck of `asked` does not fit.
+    #[must_use]
+    pub fn cut(&self, asked: Duration) -> Option<Cut> {
+        let Self { stop_timeout, grace, drain_limit: effective, kill_after: _ } = *self;
+        (effective < asked).then_some(Cut { asked, effective, stop_timeout, grace })
     }
 }
 
@@ -144,25 +147,25 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn given(drain: u64, stop_timeout: u64, grace: u64) -> StopBudget {
-        StopBudget::new(Some(secs(drain)), StopTimeout::Given(secs(stop_timeout)), secs(grace)).unwrap()
+    fn given(stop_timeout: u64, grace: u64) -> StopBudget {
+        StopBudget::new(StopTimeout::Given(secs(stop_timeout)), secs(grace)).unwrap()
     }
 
     #[test]
-    fn a_drain_that_fits_is_kept() {
-        let budget = given(60, 70, 10);
-        assert_eq!((budget.drain(), budget.cut()), (secs(60), None));
+    fn the_lame_duck_gets_at_most_the_stop_timeout_less_the_grace() {
+        assert_eq!(given(70, 10).drain_limit(), secs(60));
+        assert_eq!(given(30, 30).drain_limit(), secs(0));
     }
 
     #[test]
-    fn a_drain_that_asks_for_all_of_the_stop_timeout_leaves_the_grace() {
-        let budget = given(30, 30, 5);
-        assert_eq!(budget.drain(), secs(25));
+    fn a_drain_that_fits_is_no_cut() {
+        assert_eq!(given(70, 10).cut(secs(60)), None);
+        assert!(given(70, 10).cut(secs(61)).is_some());
     }
 
     #[test]
     fn a_cut_names_the_numbers_and_both_knobs() {
-        let warning = given(60, 30, 15).cut().unwrap().to_string();
+        let warning = given(30, 15).cut(secs(60)).unwrap().to_string();
         for part in ["drain of 1m", "grace of 15s", "stop timeout of 30s", "only 15s", "at least 1m 15s"] {
             assert!(warning.contains(part), "{part:?} is not in {warning:?}");
         }
@@ -171,39 +174,30 @@ mod tests {
 
     #[test]
     fn an_assumed_stop_timeout_cuts_the_drain_but_kills_nobody() {
-        let budget = StopBudget::new(Some(secs(60)), StopTimeout::Assumed, secs(5)).unwrap();
-        assert_eq!((budget.drain(), budget.kill_after()), (secs(25), None));
-        assert!(budget.cut().unwrap().to_string().contains("30s (assumed"));
-    }
-
-    #[test]
-    fn the_default_drain_takes_what_is_left_without_a_warning() {
-        let budget = StopBudget::new(None, StopTimeout::Assumed, secs(5)).unwrap();
-        assert_eq!((budget.drain(), budget.cut()), (secs(25), None));
-        let budget = StopBudget::new(None, StopTimeout::Given(secs(120)), secs(5)).unwrap();
-        assert_eq!((budget.drain(), budget.cut()), (DEFAULT_DRAIN, None));
+        let budget = StopBudget::new(StopTimeout::Assumed, secs(5)).unwrap();
+        assert_eq!((budget.drain_limit(), budget.kill_after()), (secs(25), None));
+        assert!(budget.cut(secs(30)).unwrap().to_string().contains("30s (assumed"));
     }
 
     #[test]
     fn the_kill_comes_just_before_a_stop_timeout_that_was_given() {
-        assert_eq!(given(30, 60, 5).kill_after(), Some(Duration::from_millis(59_800)));
+        assert_eq!(given(60, 5).kill_after(), Some(Duration::from_millis(59_800)));
     }
 
     #[test]
     fn the_margin_of_a_short_stop_timeout_is_a_tenth_of_it() {
-        let budget = StopBudget::new(None, StopTimeout::Given(secs(1)), Duration::ZERO).unwrap();
-        assert_eq!(budget.kill_after(), Some(Duration::from_millis(900)));
+        assert_eq!(given(1, 0).kill_after(), Some(Duration::from_millis(900)));
     }
 
     #[test]
     fn without_a_grace_the_child_is_still_told_before_it_is_killed() {
-        let budget = given(30, 30, 0);
-        assert_eq!(Some(budget.drain()), budget.kill_after());
+        let budget = given(30, 0);
+        assert_eq!(Some(budget.drain_limit()), budget.kill_after());
     }
 
     #[test]
     fn a_grace_longer_than_the_stop_timeout_is_refused_with_the_numbers() {
-        let error = StopBudget::new(None, StopTimeout::Assumed, secs(40)).unwrap_err().to_string();
+        let error = StopBudget::new(StopTimeout::Assumed, secs(40)).unwrap_err().to_string();
         for part in ["grace of 40s", "stop timeout of 30s (assumed", "more than 40s"] {
             assert!(error.contains(part), "{part:?} is not in {error:?}");
         }
@@ -211,7 +205,6 @@ mod tests {
 
     #[test]
     fn the_longest_durations_do_not_overflow() {
-        let budget = StopBudget::new(Some(Duration::MAX), StopTimeout::Given(secs(30)), secs(5)).unwrap();
-        assert!(budget.cut().is_some_and(|cut| !cut.to_string().is_empty()));
+        assert!(!given(30, 5).cut(Duration::MAX).unwrap().to_string().is_empty());
     }
 }

@@ -1,15 +1,33 @@
 //! The command line and its environment variables.
 
-use std::{ffi::OsString, time::Duration};
+use std::{
+    ffi::OsString,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind, parser::ValueSource};
 use tracing::level_filters::LevelFilter;
 
 use crate::{
-    budget::{Overspent, StopBudget, StopTimeout},
+    budget::{DEFAULT_DRAIN, StopBudget, StopTimeout},
     check::CheckUrl,
+    error::Error,
+    evidence::{Evidence, Settings},
+    exit::ExitStatus,
+    host::Setup,
+    lifecycle::{Drain, Plan},
     log::LogFormat,
+    registration::{DnsName, Registration},
+    signal::{Rewrite, Rewrites, Signal},
 };
+
+/// How long the application may take to say that it is healthy. The lame duck goes on meanwhile, so that this delays
+/// nothing; and an application that takes longer is not one to send requests to.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// No sum of durations below this can overflow the clock, and nobody waits longer for a container to stop.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
@@ -21,6 +39,7 @@ const LONGEST: Duration = Duration::from_hours(366 * 24);
 /// reaped. The exit code is COMMAND's own, or 128+N if signal N killed it; 125: init itself failed; 126: COMMAND cannot
 /// be executed; 127: COMMAND was not found.
 #[derive(Clone, Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(
     name = "init",
     version,
@@ -29,14 +48,42 @@ const LONGEST: Duration = Duration::from_hours(366 * 24);
     after_help = AFTER_HELP
 )]
 pub struct Cli {
-    /// How long to keep serving after a stop signal before passing it on [default: 30s, or what the stop timeout
-    /// leaves].
+    /// How long to keep serving after a stop signal before passing it on: a duration, or auto [default: 30s, or what
+    /// the stop timeout leaves].
     ///
-    /// Use at least the TTL of the DNS record that names this task, plus what deregistration takes. Too short: callers
-    /// with an older answer are refused. Too long for the stop timeout: it is cut, with a warning. 0 passes the signal
-    /// on at once.
-    #[arg(long, env = "INIT_DRAIN", value_name = "DURATION", value_parser = duration)]
-    pub drain: Option<Duration>,
+    /// A duration: use at least the TTL of the DNS record that names this task, plus what deregistration takes. Too
+    /// short: callers with an older answer are refused. Too long for the stop timeout: it is cut, with a warning. 0
+    /// passes the signal on at once. auto: as long as DNS says, see --dns-name.
+    #[arg(long, env = "INIT_DRAIN", value_name = "DURATION|auto", value_parser = drain)]
+    pub drain: Option<DrainFlag>,
+
+    /// The name by which callers find this task; drains automatically.
+    ///
+    /// It is looked up once a TTL to learn the TTL and whether our address is in the answer, and every second after a
+    /// stop signal. The lame duck ends one TTL and --dns-margin after the stop or after our address was last seen,
+    /// whichever is later. If DNS never named us, there is no lame duck. A first label with an underscore asks for SRV
+    /// records.
+    #[arg(long, env = "INIT_DNS_NAME", value_name = "NAME")]
+    pub dns_name: Option<DnsName>,
+
+    /// Added to the TTL of an automatic drain: what deregistration and propagation take.
+    #[arg(long, env = "INIT_DNS_MARGIN", value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    pub dns_margin: Duration,
+
+    /// How long an automatic drain lasts if DNS never answered.
+    #[arg(long, env = "INIT_DNS_FALLBACK", value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    pub dns_fallback: Duration,
+
+    /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
+    #[arg(long, env = "INIT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = resolver)]
+    pub resolver: Vec<SocketAddr>,
+
+    /// Our address as DNS names it [default: those of the network interfaces]. May be repeated, or separated by commas.
+    ///
+    /// Needed where it is not on an interface: behind a NAT, as with ECS bridge networking, where the host's address
+    /// is registered. Without it such a task takes itself for one that was never registered.
+    #[arg(long, env = "INIT_OWN_ADDRESS", value_name = "IP", value_delimiter = ',')]
+    pub own_address: Vec<IpAddr>,
 
     /// When the platform kills the task after SIGTERM [default: 30s is assumed].
     ///
@@ -52,6 +99,78 @@ pub struct Cli {
     /// SIGKILL.
     #[arg(long, env = "INIT_GRACE", value_name = "DURATION", value_parser = duration, default_value = "5s")]
     pub grace: Duration,
+
+    /// Sent to COMMAND as the lame duck begins, for an application that can answer "Connection: close" from then on, so
+    /// that pooled connections empty themselves. One that does not know the signal may die of it.
+    #[arg(long, env = "INIT_DRAIN_SIGNAL", value_name = "SIGNAL")]
+    pub drain_signal: Option<Signal>,
+
+    /// Sent to COMMAND in place of the signal that asked for the stop, such as QUIT for nginx.
+    #[arg(long, env = "INIT_STOP_SIGNAL", value_name = "SIGNAL")]
+    pub stop_signal: Option<Signal>,
+
+    /// The signals that ask for a stop: they start the lame duck, and a second one ends it.
+    ///
+    /// Add the image's STOPSIGNAL if it has one. All others go to COMMAND at once.
+    #[arg(long, env = "INIT_STOP_ON", value_name = "SIGNAL", value_delimiter = ',', default_value = "TERM,INT")]
+    pub stop_on: Vec<Signal>,
+
+    /// Passes a signal on as another one; a TO of 0 swallows it. May be repeated, or separated by commas.
+    #[arg(short = 'r', long, env = "INIT_REWRITE", value_name = "FROM:TO", value_delimiter = ',')]
+    pub rewrite: Vec<Rewrite>,
+
+    /// Asked as the lame duck begins: an application that does not answer 200 to 399 is not kept alive to serve errors.
+    #[arg(long, env = "INIT_HEALTH_URL", value_name = "URL")]
+    pub health_url: Option<CheckUrl>,
+
+    /// A program to run as the lame duck begins, with its arguments, quoted as in a shell: to deregister by hand, for
+    /// example. Nobody waits for it.
+    #[arg(long, env = "INIT_ON_DRAIN", value_name = "COMMAND", value_parser = words)]
+    pub on_drain: Option<Words>,
+
+    /// How long processes that are left when COMMAND ends may take to end after a SIGTERM, before init exits. 0 does
+    /// not ask them.
+    #[arg(long, env = "INIT_LEFTOVER_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    pub leftover_timeout: Duration,
+
+    /// Sends signals to COMMAND's whole process group.
+    #[arg(short = 'g', long, env = "INIT_PROCESS_GROUP", overrides_with = "single_child")]
+    pub process_group: bool,
+
+    /// Sends signals to COMMAND only. This is the default; it overrides -g.
+    #[arg(short = 'c', long, env = "INIT_SINGLE_CHILD", overrides_with = "process_group")]
+    pub single_child: bool,
+
+    /// Orphans of COMMAND are reaped even if init is not PID 1. false leaves them to the system.
+    #[arg(
+        short = 's',
+        long,
+        env = "INIT_SUBREAPER",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "true",
+        default_missing_value = "true"
+    )]
+    pub subreaper: bool,
+
+    /// Sent to init when its parent dies, and to COMMAND when init does.
+    #[arg(short = 'p', long, env = "INIT_PARENT_DEATH_SIGNAL", value_name = "SIGNAL")]
+    pub parent_death_signal: Option<Signal>,
+
+    /// Exit with TO, or 0, where COMMAND's exit code is CODE: 143 for a JVM that ends well on SIGTERM. May be repeated,
+    /// or separated by commas.
+    #[arg(short = 'e', long, env = "INIT_REMAP_EXIT", value_name = "CODE[:TO]", value_delimiter = ',')]
+    pub remap_exit: Vec<Remap>,
+
+    /// Say so when an orphan is reaped.
+    #[arg(short = 'w', long, env = "INIT_WARN_ON_REAP")]
+    pub warn_on_reap: bool,
+
+    /// Print what these flags and variables mean, what each signal does and when, and exit. For a reviewer, before a
+    /// deploy.
+    #[arg(long, env = "INIT_EXPLAIN")]
+    pub explain: bool,
 
     /// Ask URL once and exit: 0 if it answers 200 to 399, 1 if it does not.
     ///
@@ -73,9 +192,13 @@ pub struct Cli {
 
     /// The least level that is logged: off, error, warn, info or debug.
     ///
-    /// At warn only trouble is logged; at debug every forwarded signal and reaped orphan is.
+    /// At warn only trouble is logged; at debug every DNS answer and reaped orphan is.
     #[arg(long, env = "INIT_LOG_LEVEL", value_name = "LEVEL", value_parser = log_level, default_value = "info")]
     pub log_level: LevelFilter,
+
+    /// Log at debug, whatever --log-level says.
+    #[arg(short = 'v', long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
 
     /// The program to run, with its arguments.
     #[arg(value_name = "COMMAND", trailing_var_arg = true)]
@@ -103,15 +226,135 @@ impl Cli {
         Ok(cli)
     }
 
-    /// The division of the stop timeout that these flags ask for.
+    /// What the lifecycle is to do, for a child that starts `now`.
     ///
     /// # Errors
     ///
-    /// [`Overspent`] if they contradict each other.
-    pub fn budget(&self) -> Result<StopBudget, Overspent> {
+    /// What contradicts itself.
+    pub fn plan(&self, now: Instant) -> Result<Plan, Error> {
         let stop_timeout = self.stop_timeout.map_or(StopTimeout::Assumed, StopTimeout::Given);
-        StopBudget::new(self.drain, stop_timeout, self.grace)
+        let budget = StopBudget::new(stop_timeout, self.grace)?;
+        let drain = match (&self.drain, &self.dns_name) {
+            (Some(DrainFlag::Fixed(drain)), _) => Drain::Fixed(*drain),
+            (Some(DrainFlag::Auto), None) => return Err(Error::NoDnsName),
+            (Some(DrainFlag::Auto) | None, Some(_)) => {
+                let settings = Settings { fallback: self.dns_fallback, margin: self.dns_margin };
+                Drain::Auto(Evidence::new(settings, now))
+            }
+            // Nobody asked for more than there is, so it is no cut.
+            (None, None) => Drain::Fixed(DEFAULT_DRAIN.min(budget.drain_limit())),
+        };
+        Ok(Plan {
+            budget,
+            drain,
+            stop_signal: self.stop_signal,
+            drain_signal: self.drain_signal,
+            rewrites: Rewrites::new(self.rewrite.clone()),
+            leftover_timeout: self.leftover_timeout,
+        })
     }
+
+    /// What the host is to do.
+    #[must_use]
+    pub fn setup(&self, plan: &Plan) -> Setup {
+        let registration = match (&plan.drain, &self.dns_name) {
+            (Drain::Auto(_), Some(name)) => {
+                Some(Arc::new(Registration::new(name.clone(), &self.resolver, self.own_address.clone())))
+            }
+            (Drain::Auto(_), None) | (Drain::Fixed(_), _) => None,
+        };
+        Setup {
+            stop_on: self.stop_on.clone(),
+            to_group: self.process_group,
+            is_subreaper: self.subreaper,
+            parent_death_signal: self.parent_death_signal,
+            warns_on_reap: self.warn_on_reap,
+            health: self.health_url.clone().map(|url| (url, HEALTH_TIMEOUT)),
+            on_drain: self.on_drain.clone().map(|words| words.0).unwrap_or_default(),
+            registration,
+        }
+    }
+
+    /// The least level that is logged.
+    #[must_use]
+    pub fn level(&self) -> LevelFilter {
+        if self.verbose > 0 { self.log_level.max(LevelFilter::DEBUG) } else { self.log_level }
+    }
+
+    /// The exit code that tells of `status`, remapped if that was asked for.
+    #[must_use]
+    pub fn exit_code(&self, status: ExitStatus) -> u8 {
+        let code = status.code();
+        self.remap_exit.iter().rev().find(|remap| remap.code == code).map_or(code, |remap| remap.to)
+    }
+}
+
+/// How the end of the lame duck is found, as a flag.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum DrainFlag {
+    /// It lasts this long.
+    Fixed(Duration),
+    /// As long as DNS says.
+    Auto,
+}
+
+/// An exit code that becomes another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Remap {
+    code: u8,
+    to: u8,
+}
+
+impl fmt::Display for Remap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} becomes {}", self.code, self.to)
+    }
+}
+
+impl FromStr for Remap {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (code, to) = text.split_once(':').unwrap_or((text, "0"));
+        let code_of =
+            |text: &str| text.parse().map_err(|_| format!("{text:?} is no exit code: expected one from 0 to 255"));
+        Ok(Self { code: code_of(code)?, to: code_of(to)? })
+    }
+}
+
+/// A command line in one piece of text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Words(Vec<OsString>);
+
+impl fmt::Display for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = self.0.iter().map(|word| word.to_string_lossy());
+        f.write_str(&shell_words::join(words))
+    }
+}
+
+fn words(text: &str) -> Result<Words, String> {
+    let words = shell_words::split(text).map_err(|error| format!("{error}: quote it as in a shell"))?;
+    if words.is_empty() {
+        Err("it names no program".to_owned())
+    } else {
+        Ok(Words(words.into_iter().map(Into::into).collect()))
+    }
+}
+
+fn drain(text: &str) -> Result<DrainFlag, String> {
+    if text == "auto" {
+        return Ok(DrainFlag::Auto);
+    }
+    duration(text).map(DrainFlag::Fixed).map_err(|error| format!("{error}, or auto"))
+}
+
+/// A DNS server: an address, with or without a port.
+fn resolver(text: &str) -> Result<SocketAddr, &'static str> {
+    const DNS: u16 = 53;
+    text.parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS)))
+        .map_err(|_| "expected an IP address, with or without a port, such as 169.254.169.253 or 127.0.0.1:5353")
 }
 
 /// A duration with units, or a number of seconds.
@@ -148,7 +391,8 @@ mod tests {
     fn every_flag_has_an_environment_variable() {
         for argument in Cli::command().get_arguments().filter(|argument| !argument.is_positional()) {
             let long = argument.get_long().unwrap();
-            if !["help", "version"].contains(&long) {
+            // Verbosity is a level, which has one.
+            if !["help", "version", "verbose"].contains(&long) {
                 let expected = format!("INIT_{}", long.replace('-', "_").to_uppercase());
                 assert_eq!(argument.get_env(), Some(OsString::from(expected).as_os_str()));
             }
@@ -158,7 +402,7 @@ mod tests {
     #[test]
     fn the_command_begins_at_the_first_word_that_is_no_option() {
         let cli = parse(&["--drain", "9s", "sh", "-c", "exit 7", "--drain", "1s"]).unwrap();
-        assert_eq!(cli.drain, Some(Duration::from_secs(9)));
+        assert_eq!(cli.drain, Some(DrainFlag::Fixed(Duration::from_secs(9))));
         assert_eq!(cli.command, ["sh", "-c", "exit 7", "--drain", "1s"]);
     }
 

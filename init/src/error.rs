@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io};
 
-use crate::{budget::Overspent, check::InvalidUrl, exit};
+use crate::{budget::Overspent, check::InvalidUrl, exit, signal::Signal};
 
 /// Why init itself ended. Its text says what, which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,17 @@ pub enum Error {
     /// `--check` was given something else than a URL that it can probe.
     #[error(transparent)]
     InvalidUrl(#[from] InvalidUrl),
+    /// An automatic drain without a name to look up.
+    #[error("--drain auto has no name to look up: give the one that callers use as --dns-name (INIT_DNS_NAME)")]
+    NoDnsName,
+    /// The kernel refused the signal for a parent's death.
+    #[error("cannot have {signal} sent when the parent dies: {source}")]
+    ParentDeathSignal {
+        /// The signal.
+        signal: Signal,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The event loop could not be made.
     #[error("cannot create the event loop: {0}")]
     EventLoop(#[source] io::Error),
@@ -38,9 +49,13 @@ impl Error {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Spawn { source, .. } => exit::of_spawn_failure(source),
-            Self::NoCommand | Self::Budget(_) | Self::InvalidUrl(_) | Self::EventLoop(_) | Self::Signals(_) => {
-                exit::OWN_FAILURE
-            }
+            Self::NoCommand
+            | Self::Budget(_)
+            | Self::InvalidUrl(_)
+            | Self::NoDnsName
+            | Self::ParentDeathSignal { .. }
+            | Self::EventLoop(_)
+            | Self::Signals(_) => exit::OWN_FAILURE,
         }
     }
 }

@@ -1,32 +1,92 @@
-//! The edge to the kernel: signals in, the child's start, signals out, reaping. It decides nothing.
+//! The edge to the kernel: signals in, the child's start, signals out, reaping, lookups and probes. It decides nothing.
 
+mod descriptors;
 mod inherited;
+mod terminal;
 
-use std::{collections::VecDeque, ffi::OsString, future::poll_fn, io, os::unix::process::CommandExt, process::Command};
+use std::{
+    collections::VecDeque,
+    ffi::OsString,
+    future::poll_fn,
+    io,
+    mem::ManuallyDrop,
+    os::unix::process::CommandExt,
+    process::{Command, Stdio},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::stream::StreamExt;
 use inherited::SignalState;
 pub use inherited::before_main;
-use nix::sys::prctl;
-use signal_hook::consts::{SIGCHLD, SIGINT, SIGKILL, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU};
+use nix::{
+    sys::prctl,
+    unistd::{Pid, getpgrp, getpid, setpgid},
+};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGXFSZ};
 use signal_hook_tokio::Signals;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use crate::{error::Error, exit::ExitStatus, lifecycle::Event, run::Host, signal::Signal};
+use crate::{
+    check::{CheckUrl, check},
+    error::Error,
+    exit::ExitStatus,
+    lifecycle::Event,
+    registration::Registration,
+    run::Host,
+    signal::Signal,
+};
 
-/// Faults of the process itself. Sent by another process they mean nothing that could be passed on, and a handler for a
-/// real one would loop for ever.
-const FAULTS: [i32; 7] =
-    [libc::SIGABRT, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, libc::SIGSYS, libc::SIGTRAP];
+/// What the edge is told by the flags.
+#[derive(Clone, Debug, Default)]
+pub struct Setup {
+    /// The signals that ask the task to end.
+    pub stop_on: Vec<Signal>,
+    /// Signals go to the child's whole process group.
+    pub to_group: bool,
+    /// Orphans of the child come to us even if we are not PID 1.
+    pub is_subreaper: bool,
+    /// Sent to us when our parent dies, and to the child when we do.
+    pub parent_death_signal: Option<Signal>,
+    /// Say so when an orphan is reaped.
+    pub warns_on_reap: bool,
+    /// Asked for the application's health when the lame duck begins.
+    pub health: Option<(CheckUrl, Duration)>,
+    /// Run when the lame duck begins.
+    pub on_drain: Vec<OsString>,
+    /// Where the name of this task is looked up.
+    pub registration: Option<Arc<Registration>>,
+}
+
+/// Signals that are not passed on.
+///
+/// Faults of our own, which a handler would repeat for ever: BUS, FPE, ILL, SEGV. Consequences of our own writes, above
+/// all of log lines, that would be taken for somebody's wish: PIPE, XFSZ. What a terminal does to background jobs,
+/// which must not stop us: TTIN, TTOU. And KILL and STOP, which nobody can catch.
+const KEPT: [i32; 10] =
+    [libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU, SIGKILL, SIGSTOP];
 
 /// The child and all that concerns it. The only place where processes are reaped.
 ///
 /// Not `Clone`: two owners of reaping would steal each other's exit codes.
 pub struct Child {
+    setup: Setup,
     /// Gone once it has been reaped, since its number may then be another process's.
     pid: Option<libc::pid_t>,
-    signals: Signals,
+    /// Its number, and so its group's, also after it has been reaped: the group lives on while it has members.
+    group: libc::pid_t,
+    had_foreground: bool,
+    /// The child is stopped, by Ctrl-Z or by a SIGSTOP.
+    is_child_stopped: bool,
+    /// Ctrl-Z has stopped the child's group, and us with it.
+    is_stopped: bool,
+    /// Never dropped: the handlers write to its pipe for as long as the process lives, and with the other end closed each
+    /// of them would raise SIGPIPE.
+    signals: ManuallyDrop<Signals>,
     events: VecDeque<Event>,
+    /// Lookups and probes under way. They end with us.
+    questions: JoinSet<Option<Event>>,
 }
 
 impl Child {
@@ -36,20 +96,45 @@ impl Child {
     /// # Errors
     ///
     /// [`Error::Signals`] if the handlers cannot be installed, [`Error::Spawn`] if the command cannot be started.
-    pub fn start(command: &[OsString]) -> Result<Self, Error> {
+    pub fn start(command: &[OsString], setup: Setup) -> Result<Self, Error> {
         let inherited = SignalState::block_all();
+        let passed_on = descriptors::inherited();
         let signals = Signals::new(caught()).map_err(Error::Signals)?;
-        inherited::ignore_terminal_stops();
+        inherited::ignore_own_consequences();
         // Orphans come to us as PID 1 of their namespace, or because we asked for them.
-        if nix::unistd::getpid().as_raw() != 1
-            && let Err(error) = prctl::set_child_subreaper(true)
-        {
-            warn!(%error, "not a subreaper: orphans of the command will not be reaped here");
+        if getpid().as_raw() != 1 {
+            if setup.is_subreaper {
+                if let Err(error) = prctl::set_child_subreaper(true) {
+                    warn!(%error, "not a subreaper: orphans of the command will not be reaped here");
+                }
+            } else {
+                warn!("neither PID 1 nor a subreaper: orphans of the command will not be reaped here");
+            }
         }
-        let pid = spawn(command, inherited)?;
+        if let Some(signal) = setup.parent_death_signal {
+            set_parent_death_signal(signal).map_err(|source| Error::ParentDeathSignal { signal, source })?;
+        }
+        let had_foreground = terminal::is_in_foreground();
+        let pid = spawn(command, inherited, had_foreground, setup.parent_death_signal)?;
+        // Both do it, since either may be the first to need it.
+        let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
         // Only now: between fork and exec the child would have run our handlers.
         inherited::unblock_all();
-        Ok(Self { pid: Some(pid), signals, events: VecDeque::new() })
+        // What we were given was for the child. Held here, it would keep pipes and sockets open after the child's end.
+        descriptors::close(&passed_on);
+        // Nor do we keep a file system busy.
+        let _ = nix::unistd::chdir("/");
+        Ok(Self {
+            setup,
+            pid: Some(pid),
+            group: pid,
+            had_foreground,
+            is_child_stopped: false,
+            is_stopped: false,
+            signals: ManuallyDrop::new(signals),
+            events: VecDeque::new(),
+            questions: JoinSet::new(),
+        })
     }
 
     /// Its process number, until it has been reaped.
@@ -62,17 +147,75 @@ impl Child {
     fn reap(&mut self) {
         let mut orphans = 0_u32;
         // SIGCHLD stands for any number of deaths, so ask until nobody else is dead.
-        while let Some((pid, status)) = wait_any() {
-            if self.pid == Some(pid) {
-                self.pid = None;
-                self.events.push_back(Event::Exited(status));
-            } else {
-                orphans += 1;
+        let is_alone = loop {
+            match wait_any() {
+                Waited::Ended(pid, status) if self.pid == Some(pid) => {
+                    self.pid = None;
+                    self.events.push_back(Event::Exited(status));
+                }
+                Waited::Ended(pid, status) => {
+                    orphans += 1;
+                    if self.setup.warns_on_reap {
+                        warn!(pid, "reaped an orphan: {status}");
+                    }
+                }
+                Waited::Stopped(pid, signal) if self.pid == Some(pid) => {
+                    self.is_child_stopped = true;
+                    self.stop_with_child(signal);
+                }
+                Waited::Continued(pid) if self.pid == Some(pid) => self.is_child_stopped = false,
+                Waited::Stopped(..) | Waited::Continued(_) => {}
+                Waited::AllAlive => break false,
+                Waited::NoChildren => break true,
             }
-        }
+        };
         if orphans > 0 {
             debug!(orphans, "reaped");
         }
+        if is_alone && self.pid.is_none() {
+            self.events.push_back(Event::Alone);
+        }
+    }
+
+    /// Ctrl-Z: the child has stopped, and the shell that started us waits for us to do the same.
+    fn stop_with_child(&mut self, signal: Signal) {
+        if !self.had_foreground || signal != Signal::TSTP || !terminal::can_be_continued() {
+            return;
+        }
+        self.is_stopped = true;
+        terminal::give_foreground(getpgrp());
+        // Returns when somebody continues us; SIGCONT is then among the signals.
+        let _ = kill(0, Signal::new(SIGSTOP));
+    }
+
+    /// The shell has made us its foreground job again, or lets us run in the background.
+    fn continue_with_child(&mut self) {
+        if terminal::is_in_foreground() {
+            terminal::give_foreground(Pid::from_raw(self.group));
+        }
+        self.is_stopped = false;
+        let _ = kill(-self.group, Signal::new(SIGCONT));
+    }
+
+    /// Starts the drain hook. It is reaped like any orphan, and nobody waits for it.
+    fn run_hook(&self) {
+        let [program, arguments @ ..] = self.setup.on_drain.as_slice() else { return };
+        let mut hook = Command::new(program);
+        hook.args(arguments).stdin(Stdio::null());
+        let inherited = SignalState::block_all();
+        restore_signals(&mut hook, inherited);
+        match hook.spawn() {
+            Ok(hook) => debug!(pid = hook.id(), "the drain hook runs"),
+            Err(error) => warn!(%error, "the drain hook {program:?} could not be started"),
+        }
+    }
+
+    /// Asks for the application's health, if somebody wants to know.
+    fn probe(&mut self) {
+        let Some((url, limit)) = self.setup.health.clone() else { return };
+        self.questions.spawn(async move {
+            check(&url, limit).await.err().map(|unhealthy| Event::Unhealthy(unhealthy.to_string()))
+        });
     }
 }
 
@@ -82,10 +225,26 @@ impl Host for Child {
             if let Some(event) = self.events.pop_front() {
                 return event;
             }
-            match poll_fn(|context| self.signals.poll_next_unpin(context)).await {
+            let signal = tokio::select! {
+                biased;
+                signal = poll_fn(|context| self.signals.poll_next_unpin(context)) => signal,
+                Some(answer) = self.questions.join_next() => match answer {
+                    Ok(Some(event)) => return event,
+                    // A healthy application, or a question that ended with a panic: nothing to tell.
+                    Ok(None) | Err(_) => continue,
+                },
+            };
+            match signal {
                 Some(SIGCHLD) => self.reap(),
-                Some(signal @ (SIGTERM | SIGINT)) => return Event::Stop(Signal::new(signal)),
-                Some(signal) => return Event::Other(Signal::new(signal)),
+                Some(signal) => {
+                    if signal == SIGCONT && self.is_stopped {
+                        self.continue_with_child();
+                        continue;
+                    }
+                    let signal = Signal::new(signal);
+                    let asks_to_stop = self.setup.stop_on.contains(&signal);
+                    return if asks_to_stop { Event::Stop(signal) } else { Event::Other(signal) };
+                }
                 // The stream ends when somebody closes its handle, and nobody has one.
                 None => std::future::pending().await,
             }
@@ -93,10 +252,44 @@ impl Host for Child {
     }
 
     fn forward(&mut self, signal: Signal) -> io::Result<()> {
-        match self.pid {
-            Some(pid) => kill(pid, signal),
-            None => Ok(()),
+        let Some(pid) = self.pid else { return Ok(()) };
+        kill(if self.setup.to_group { -self.group } else { pid }, signal)
+    }
+
+    fn begin_stop(&mut self) {
+        if self.is_child_stopped
+            && let Some(pid) = self.pid
+        {
+            // A stopped process acts on nothing but SIGKILL, so the stop signal would wait for ever.
+            let _ = kill(pid, Signal::new(SIGCONT));
         }
+    }
+
+    fn begin_drain(&mut self) {
+        self.run_hook();
+        self.probe();
+    }
+
+    fn look_up(&mut self) {
+        let Some(registration) = self.setup.registration.clone() else { return };
+        self.questions.spawn(async move { Some(Event::Answered(registration.look_up().await)) });
+    }
+
+    fn terminate_others(&mut self) {
+        if self.events.contains(&Event::Alone) {
+            return;
+        }
+        let term = Signal::new(SIGTERM);
+        if getpid().as_raw() == 1 {
+            // Everything in our namespace, and nothing else.
+            let _ = kill(-1, term);
+        } else {
+            // Orphans are ours by now; whoever else shares our namespace is none of our business.
+            for pid in children() {
+                let _ = kill(pid, term);
+            }
+        }
+        self.reap();
     }
 }
 
@@ -108,49 +301,125 @@ pub fn accept_signals() {
 /// Every signal that can be caught and passed on, and SIGCHLD.
 fn caught() -> impl Iterator<Item = i32> {
     // The numbers below SIGRTMIN that are no standard signal belong to the C library.
-    (1..32)
-        .chain(libc::SIGRTMIN()..=libc::SIGRTMAX())
-        .filter(|signal| !FAULTS.contains(signal) && ![SIGKILL, SIGSTOP, SIGTTIN, SIGTTOU].contains(signal))
+    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|signal| !KEPT.contains(signal))
 }
 
-/// Starts the command with the signal state that we were started with.
-fn spawn(command: &[OsString], inherited: SignalState) -> Result<libc::pid_t, Error> {
+/// Starts the command in a process group of its own, with the signal state that we were started with.
+fn spawn(
+    command: &[OsString],
+    inherited: SignalState,
+    takes_foreground: bool,
+    parent_death_signal: Option<Signal>,
+) -> Result<libc::pid_t, Error> {
     let [program, arguments @ ..] = command else { return Err(Error::NoCommand) };
-    let mut spawn = Command::new(program);
-    spawn.args(arguments);
-    // SAFETY: `restore` makes only async-signal-safe system calls and allocates nothing, as code between fork and exec
-    // must.
-    #[expect(unsafe_code, reason = "only the child itself can restore its signal state, and only before exec")]
-    unsafe {
-        spawn.pre_exec(move || inherited.restore());
-    }
-    let child = spawn.spawn().map_err(|source| Error::Spawn { command: program.clone(), source })?;
+    let started = |program: &OsString, arguments: &[OsString], first: Option<&OsString>| {
+        let mut spawn = Command::new(program);
+        spawn.args(first).args(arguments);
+        in_child(&mut spawn, move || {
+            let own = Pid::from_raw(0);
+            setpgid(own, own)?;
+            if takes_foreground {
+                terminal::give_foreground(getpid());
+            }
+            parent_death_signal.map_or(Ok(()), set_parent_death_signal)
+        });
+        restore_signals(&mut spawn, inherited);
+        spawn.spawn()
+    };
+    let child = match started(program, arguments, None) {
+        // A script without a first line is the shell's, as for execvp and so for every shell and init (POSIX, exec).
+        Err(error) if error.raw_os_error() == Some(libc::ENOEXEC) => match find(program) {
+            Some(path) => started(&"/bin/sh".into(), arguments, Some(&path)).map_err(|_| error),
+            None => Err(error),
+        },
+        result => result,
+    };
+    let child = child.map_err(|source| Error::Spawn { command: program.clone(), source })?;
     // The handle is dropped: it neither kills nor waits, and `reap` is the one place that waits.
     Ok(libc::pid_t::try_from(child.id()).expect("a process number came from a pid_t"))
 }
 
-/// One process that has ended, if there is one. The wrappers of `nix` refuse a death by a real-time signal.
-fn wait_any() -> Option<(libc::pid_t, ExitStatus)> {
+/// Where `program` is: as it is if it has a slash, else the first on PATH that may be executed.
+fn find(program: &OsString) -> Option<OsString> {
+    use std::os::unix::{ffi::OsStrExt, fs::PermissionsExt};
+
+    if program.as_bytes().contains(&b'/') {
+        return Some(program.clone());
+    }
+    let path = std::env::var_os("PATH")?;
+    let is_executable = |candidate: &std::path::PathBuf| {
+        candidate.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+    };
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(is_executable).map(Into::into)
+}
+
+/// Has the child of `command` find the signal state that we were started with.
+fn restore_signals(command: &mut Command, inherited: SignalState) {
+    in_child(command, move || inherited.restore());
+}
+
+/// Has the child of `command` do this between fork and exec. It must be async-signal-safe: system calls only, and no
+/// allocation.
+fn in_child(command: &mut Command, act: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
+    // SAFETY: all callers are in this file, and what they pass makes async-signal-safe system calls and allocates
+    // nothing.
+    #[expect(unsafe_code, reason = "only the child itself can change its own state, and only before exec")]
+    unsafe {
+        command.pre_exec(act);
+    }
+}
+
+/// What waiting for any child brought.
+enum Waited {
+    Ended(libc::pid_t, ExitStatus),
+    Stopped(libc::pid_t, Signal),
+    Continued(libc::pid_t),
+    /// There are children, and none has changed.
+    AllAlive,
+    NoChildren,
+}
+
+/// One child that has ended or stopped, if there is one. The wrappers of `nix` refuse a death by a real-time signal.
+fn wait_any() -> Waited {
     let mut status = 0;
     // SAFETY: the pointer is to a live local, and no other memory is touched.
     #[expect(unsafe_code, reason = "nix's waitpid fails with EINVAL, and loses the status, for a real-time signal")]
-    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
-    if pid <= 0 {
-        return None; // Nobody has ended, or there is nobody: with WNOHANG there is no other reason.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED) };
+    match pid {
+        0 => Waited::AllAlive,
+        // With WNOHANG there is no other reason than that there is nobody.
+        ..0 => Waited::NoChildren,
+        pid if libc::WIFCONTINUED(status) => Waited::Continued(pid),
+        pid if libc::WIFSTOPPED(status) => Waited::Stopped(pid, Signal::new(libc::WSTOPSIG(status))),
+        pid if libc::WIFSIGNALED(status) => {
+            Waited::Ended(pid, ExitStatus::Signaled(Signal::new(libc::WTERMSIG(status))))
+        }
+        pid => {
+            let code = u8::try_from(libc::WEXITSTATUS(status)).expect("the kernel keeps 8 bits of an exit code");
+            Waited::Ended(pid, ExitStatus::Exited(code))
+        }
     }
-    let status = if libc::WIFSIGNALED(status) {
-        ExitStatus::Signaled(Signal::new(libc::WTERMSIG(status)))
-    } else {
-        // Stops and continuations are reported only to those who ask, so this is an exit.
-        ExitStatus::Exited(u8::try_from(libc::WEXITSTATUS(status)).expect("the kernel keeps 8 bits of an exit code"))
-    };
-    Some((pid, status))
 }
 
-/// Sends a signal to one process that has not been reaped, so that its number is still its own.
+/// Sends a signal to one process that has not been reaped, or to a group (negative) that has members.
 fn kill(pid: libc::pid_t, signal: Signal) -> io::Result<()> {
     // SAFETY: kill takes two numbers and touches no memory of ours.
     #[expect(unsafe_code, reason = "nix's kill has no real-time signals")]
     let result = unsafe { libc::kill(pid, signal.number()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has the kernel send `signal` to the calling process when its parent dies.
+fn set_parent_death_signal(signal: Signal) -> io::Result<()> {
+    // SAFETY: PR_SET_PDEATHSIG takes one number and touches no memory of ours.
+    #[expect(unsafe_code, reason = "nix's prctl has no real-time signals")]
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal.number()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Our own children. None if `/proc` is not there.
+fn children() -> Vec<libc::pid_t> {
+    let own = getpid();
+    let list = std::fs::read_to_string(format!("/proc/self/task/{own}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
 }

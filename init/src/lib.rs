@@ -2,16 +2,19 @@
 //!
 //! On a stop signal the task becomes a lame duck: its child keeps serving for the drain time, because callers may hold
 //! its address in a cached DNS answer. Then the signal goes on, the child stops, and its exit code is ours. The pure
-//! decisions are in [`lifecycle`], [`budget`] and [`exit`]; [`host`] and [`check`] make the system calls; [`run`] joins
-//! them.
+//! decisions are in [`lifecycle`], [`evidence`], [`budget`] and [`exit`]; [`host`], [`registration`] and [`check`] are the
+//! edges to the kernel, to DNS and to the application; [`run`] joins them.
 
 pub mod budget;
 pub mod check;
 pub mod cli;
 pub mod error;
+pub mod evidence;
 pub mod exit;
+pub mod explain;
 pub mod host;
 pub mod lifecycle;
 pub mod log;
+pub mod registration;
 pub mod run;
 pub mod signal;

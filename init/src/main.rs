@@ -1,18 +1,25 @@
 //! The `init` binary: reads the flags, starts the child, returns its exit code.
 
-use std::process::ExitCode;
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use init::{
     check::{CheckUrl, check},
     cli::Cli,
     error::Error,
-    exit::{ExitStatus, OWN_FAILURE},
+    exit::OWN_FAILURE,
+    explain::Explanation,
     host::{self, Child},
-    lifecycle::Lifecycle,
+    lifecycle::{Drain, Lifecycle},
     log,
     run::run,
 };
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
 use tracing::{info, warn};
 
 // Not in main: Rust's own start-up runs before it and changes what was inherited.
@@ -34,7 +41,7 @@ fn main() -> ExitCode {
     };
     let result = match &cli.check {
         Some(url) => probe(url, &cli),
-        None => supervise(&cli).map(|status| status.code().into()),
+        None => supervise(&cli),
     };
     result.unwrap_or_else(|error| {
         log::tell(&error);
@@ -42,22 +49,33 @@ fn main() -> ExitCode {
     })
 }
 
-/// Lives the child's life and returns how it ended.
-fn supervise(cli: &Cli) -> Result<ExitStatus, Error> {
+/// Lives the child's life and returns the exit code that tells of it.
+fn supervise(cli: &Cli) -> Result<ExitCode, Error> {
+    let plan = cli.plan(Instant::now().into_std())?;
+    if cli.explain {
+        let _ = write!(io::stdout(), "{}", Explanation { cli, plan: &plan });
+        return Ok(ExitCode::SUCCESS);
+    }
     if cli.command.is_empty() {
         return Err(Error::NoCommand);
     }
-    let budget = cli.budget()?;
-    log::start(cli.log_format, cli.log_level);
-    if let Some(cut) = budget.cut() {
-        warn!("{cut}");
-    }
+    log::start(cli.log_format, cli.level());
+    let drain = match &plan.drain {
+        Drain::Fixed(drain) => {
+            if let Some(cut) = plan.budget.cut(*drain) {
+                warn!("{cut}");
+            }
+            humantime::format_duration((*drain).min(plan.budget.drain_limit())).to_string()
+        }
+        Drain::Auto(_) => "auto".to_owned(),
+    };
     event_loop()?.block_on(async {
-        let mut child = Child::start(&cli.command)?;
-        info!(pid = child.pid(), drain = %humantime::format_duration(budget.drain()), "started {:?}", cli.command[0]);
-        let status = run(Lifecycle::new(budget), &mut child).await;
-        info!(code = status.code(), "ended: {status}");
-        Ok(status)
+        let mut child = Child::start(&cli.command, cli.setup(&plan))?;
+        info!(pid = child.pid(), drain, "started {:?}", cli.command[0]);
+        let status = run(Lifecycle::new(plan), &mut child).await;
+        let code = cli.exit_code(status);
+        info!(code, "ended: {status}");
+        Ok(code.into())
     })
 }
 

@@ -565,3 +565,351 @@ fn a_stop_signal_ends_a_check() {
     running.signal(Signal::SIGTERM);
     assert_eq!(running.exit_status().signal(), Some(libc::SIGTERM));
 }
+
+#[test]
+fn the_drain_signal_comes_first_and_the_stop_signal_in_place_of_the_one_that_asked() {
+    for &place in places() {
+        let flags = ["--drain", "100ms", "--drain-signal", "USR1", "--stop-signal", "HUP", "sh", "-c", ECHO_SIGNALS];
+        let (mut running, mut output) = Running::ready(place, &flags);
+        running.signal(Signal::SIGTERM);
+        assert_eq!([line(&mut output), line(&mut output)], ["USR1", "HUP"], "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn signals_are_rewritten_or_swallowed_and_others_may_ask_for_a_stop() {
+    for &place in places() {
+        let flags = ["-r", "HUP:WINCH", "-r", "INT:0", "--stop-on", "USR1", "--drain", "1h", "sh", "-c", ECHO_SIGNALS];
+        let (mut running, mut output) = Running::ready(place, &flags);
+        running.signal(Signal::SIGINT);
+        running.signal(Signal::SIGHUP);
+        assert_eq!(line(&mut output), "WINCH", "{place:?}");
+        // No longer a stop.
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        running.signal(Signal::SIGUSR1);
+        running.signal(Signal::SIGHUP);
+        assert_eq!(line(&mut output), "WINCH", "{place:?}");
+        running.signal(Signal::SIGUSR1);
+        assert_eq!(line(&mut output), "USR1", "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn an_unhealthy_application_is_not_kept_alive() {
+    for answer in ["HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n", "nonsense\r\n\r\n"] {
+        let url = answering(answer);
+        let flags = ["--drain", "1h", "--stop-timeout", "2h", "--health-url", &url, "sh", "-c", ECHO_SIGNALS];
+        let (mut running, mut output) = Running::ready(Place::Normal, &flags);
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9));
+        assert!(running.log().contains("not healthy"));
+    }
+}
+
+#[test]
+fn a_healthy_application_drains() {
+    let url = answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let flags = ["--drain", "300ms", "--health-url", &url, "sh", "-c", ECHO_SIGNALS];
+    let (running, mut output) = Running::ready(Place::Normal, &flags);
+    let asked = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+}
+
+#[test]
+fn the_drain_hook_runs_as_the_lame_duck_begins_and_nobody_waits_for_it() {
+    let scratch = Scratch::new("hook");
+    let (began, hook) =
+        (scratch.path("began"), format!("sh -c 'echo \"$0 $$\" >{}; sleep 60' 'a b'", scratch.path("began")));
+    for &place in places() {
+        let flags = ["--drain", "100ms", "--leftover-timeout", "50ms", "--on-drain", &hook, "sh", "-c", ECHO_SIGNALS];
+        let (mut running, mut output) = Running::ready(place, &flags);
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        let said =
+            eventually("the hook has run", || fs::read_to_string(&began).ok().filter(|said| said.ends_with('\n')));
+        assert!(said.starts_with("a b "), "{said}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+        fs::remove_file(&began).unwrap();
+    }
+}
+
+#[test]
+fn a_hook_that_cannot_run_does_not_spoil_the_stop() {
+    let flags = ["--drain", "50ms", "--on-drain", "/nowhere/hook", "sh", "-c", ECHO_SIGNALS];
+    let (mut running, mut output) = Running::ready(Place::Normal, &flags);
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    running.signal(Signal::SIGUSR2);
+    assert_eq!(running.exit_code(), Some(9));
+    assert!(running.log().contains("/nowhere/hook"));
+}
+
+#[test]
+fn processes_that_are_left_get_a_sigterm_and_are_waited_for() {
+    let scratch = Scratch::new("left");
+    let told = scratch.path("told");
+    let orphan = format!(
+        "trap 'sleep 0.2; echo told >{told}; exit' TERM; echo ready; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done"
+    );
+    for &place in places() {
+        let script =
+            format!("sh -c \"{}\" & while :; do sleep 1 >/dev/null 2>&1 & wait $!; done", orphan.replace('$', "\\$"));
+        let script = format!("trap 'exit 6' USR2; {script}");
+        let (mut running, _output) = Running::ready(place, &["--leftover-timeout", "20s", "sh", "-c", &script]);
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(6), "{place:?}");
+        assert_eq!(fs::read_to_string(&told).unwrap(), "told\n", "{place:?}: it was not waited for");
+        fs::remove_file(&told).unwrap();
+    }
+}
+
+#[test]
+fn processes_that_will_not_go_are_not_waited_for_beyond_the_timeout() {
+    for &place in places() {
+        let script = "sh -c 'trap \"\" TERM; echo ready; sleep 60' & sleep 0.1; while :; do sleep 0.05; done";
+        let script = format!("trap 'exit 6' USR2; {script}");
+        let (mut running, _output) = Running::ready(place, &["--leftover-timeout", "200ms", "sh", "-c", &script]);
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(6), "{place:?}");
+    }
+}
+
+#[test]
+fn a_process_that_is_not_ours_is_never_signalled() {
+    let mut bystander = Command::new("sleep").arg("60").spawn().unwrap();
+    let mut running = Running::start(Place::Normal, &["sh", "-c", "exit 3"]);
+    assert_eq!(running.exit_code(), Some(3));
+    assert!(bystander.try_wait().unwrap().is_none());
+    bystander.kill().unwrap();
+    bystander.wait().unwrap();
+}
+
+#[test]
+fn the_process_group_gets_the_signal_if_asked_for() {
+    for &place in places() {
+        for (flags, heard) in [(vec!["-g"], true), (vec![], false), (vec!["-g", "-c"], false)] {
+            let script = "sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
+                          trap 'echo child' USR1; trap 'exit 9' USR2; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+            let (mut running, mut output) = Running::ready(place, &[flags, vec!["sh", "-c", script]].concat());
+            running.signal(Signal::SIGUSR1);
+            let mut lines = vec![line(&mut output)];
+            if heard {
+                lines.push(line(&mut output));
+            }
+            lines.sort();
+            assert_eq!(lines, if heard { vec!["child", "group"] } else { vec!["child"] }, "{place:?}");
+            running.signal(Signal::SIGUSR2);
+            assert_eq!(running.exit_code(), Some(9), "{place:?}");
+        }
+    }
+}
+
+#[test]
+fn a_script_without_a_first_line_is_the_shells() {
+    let scratch = Scratch::new("script");
+    let script = scratch.path("script");
+    fs::write(&script, "exit $1\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for &place in places() {
+        assert_eq!(Running::start(place, &["--", &script, "42"]).exit_code(), Some(42), "{place:?}");
+        let mut command = init(place, &["--", "script", "43"]);
+        command.env("PATH", format!("/nowhere:{}:{}", scratch.path(""), std::env::var("PATH").unwrap()));
+        assert_eq!(command.status().unwrap().code(), Some(43), "{place:?}");
+    }
+}
+
+#[test]
+fn an_exit_code_is_remapped_if_asked_for() {
+    for (flags, code, expected) in
+        [("-e=143", 143, 0), ("-e=143:7", 143, 7), ("-e=143", 142, 142), ("-e=1,2:9", 2, 9), ("-e=0:3", 0, 3)]
+    {
+        let mut running = Running::start(Place::Normal, &[flags, "sh", "-c", &format!("exit {code}")]);
+        assert_eq!(running.exit_code(), Some(expected), "{flags}");
+    }
+    let mut running = Running::start(Place::Normal, &["-e", "256", "true"]);
+    assert_eq!(running.exit_code(), Some(125));
+}
+
+#[test]
+fn descriptors_and_the_folder_are_the_childs() {
+    let scratch = Scratch::new("descriptors");
+    let file = scratch.path("file");
+    let script = format!(
+        "cd {}; exec 7>file; exec {} sh -c 'echo here >&7; pwd; echo ready; exec sleep 60'",
+        scratch.path(""),
+        env!("CARGO_BIN_EXE_init")
+    );
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).env("INIT_LOG_LEVEL", "off").stdout(Stdio::piped());
+    let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+    let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+    assert_eq!(Path::new(&line(&mut output)), scratch.0.canonicalize().unwrap());
+    assert_eq!(line(&mut output), "ready");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "here\n");
+    let pid = running.pid();
+    eventually("init holds neither the file nor the folder", || {
+        let holds = fs::read_link(format!("/proc/{pid}/fd/7")).is_ok();
+        let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
+        (!holds && folder == Path::new("/")).then_some(())
+    });
+    kill(children(pid)[0], Signal::SIGKILL).unwrap();
+    assert_eq!(running.exit_code(), Some(137));
+}
+
+#[test]
+fn the_death_of_the_parent_is_a_stop_if_asked_for() {
+    let binary = env!("CARGO_BIN_EXE_init");
+    let script = format!("{binary} -p TERM --drain 0 sh -c \"$ECHO_SIGNALS\" & read x");
+    let mut parent = Command::new("sh")
+        .args(["-c", &script])
+        .env("ECHO_SIGNALS", ECHO_SIGNALS)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(parent.stdout.take().unwrap());
+    assert_eq!(line(&mut output), "ready");
+    let parent_pid = Pid::from_raw(i32::try_from(parent.id()).unwrap());
+    let orphan = children(parent_pid)[0];
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    assert_eq!(line(&mut output), "TERM");
+    kill(orphan, Signal::SIGUSR2).unwrap();
+}
+
+#[test]
+fn it_needs_neither_proc_nor_resolv_conf_nor_a_writable_file_system() {
+    if !places().contains(&Place::Pid1) {
+        return;
+    }
+    let hide = "mount --bind /dev/null /etc/resolv.conf && mount --bind -o ro / / && mount -t tmpfs none /proc";
+    let script = format!(
+        "{hide} && exec {} --dns-name back.test --drain-signal USR1 sh -c 'exit 7'",
+        env!("CARGO_BIN_EXE_init")
+    );
+    let arguments = ["--mount", "--", "sh", "-c", &script];
+    let output = Command::new("unshare")
+        .args(namespace().unwrap())
+        .args(arguments)
+        .env("INIT_LOG_FORMAT", "text")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn out_of_descriptors_it_says_so() {
+    let script = format!("ulimit -n 4; exec {} true", env!("CARGO_BIN_EXE_init"));
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(message.contains("Too many open files"), "{message}");
+}
+
+#[test]
+fn signals_that_come_as_the_child_ends_do_not_keep_init_from_ending() {
+    for &place in places() {
+        for signal in [Signal::SIGTERM, Signal::SIGWINCH, Signal::SIGCHLD] {
+            for _ in 0..40 {
+                let (mut running, _output) = Running::ready(place, &["--drain", "0", "sh", "-c", "echo ready; exit 5"]);
+                let pid = running.pid();
+                let status = eventually("init ends", || {
+                    let _ = kill(pid, signal);
+                    running.outer.try_wait().unwrap()
+                });
+                assert!([Some(5), Some(143)].contains(&status.code()), "{place:?} {signal} {status}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_log_that_may_not_grow_does_not_end_the_child() {
+    let scratch = Scratch::new("limit");
+    let script = format!(
+        "ulimit -f 1; head -c 1024 /dev/zero >{log}; exec {init} --log-level debug sh -c 'sleep 0.2; exit 5' 2>>{log}",
+        log = scratch.path("log"),
+        init = env!("CARGO_BIN_EXE_init")
+    );
+    let outer = Command::new("sh").args(["-c", &script]).spawn().unwrap();
+    assert_eq!(Running { outer, place: Place::Normal }.exit_code(), Some(5));
+}
+
+#[test]
+fn a_stopped_child_gets_the_stop_signal_too() {
+    for &place in places() {
+        let (mut running, mut output) = Running::ready(place, &["--drain", "0", "sh", "-c", ECHO_SIGNALS]);
+        let child = children(running.pid())[0];
+        kill(child, Signal::SIGSTOP).unwrap();
+        eventually("the child is stopped", || {
+            let status = fs::read_to_string(format!("/proc/{child}/status")).unwrap();
+            status.contains("State:\tT").then_some(())
+        });
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM", "{place:?}");
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}
+
+#[test]
+fn the_plan_is_explained() {
+    let flags =
+        ["--explain", "--drain", "60s", "--stop-timeout", "30s", "--drain-signal", "USR1", "-r", "HUP:0", "-e", "143"];
+    let output = init(Place::Normal, &flags).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    for part in [
+        "drain          25s",
+        "at least 1m 5s",
+        "29s 800ms",
+        "SIGUSR1 goes to the command",
+        "SIGHUP       is swallowed",
+        "143 becomes 0",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    }
+}
+
+#[test]
+fn an_automatic_drain_needs_a_name_and_starts_without_dns() {
+    let mut running = Running::start(Place::Normal, &["--drain", "auto", "true"]);
+    assert_eq!(running.exit_code(), Some(125));
+    assert!(running.log().contains("--dns-name"));
+    let flags =
+        ["--dns-name", "back.test", "--resolver", "127.0.0.1:1", "--dns-fallback", "200ms", "sh", "-c", ECHO_SIGNALS];
+    let (mut running, mut output) = Running::ready(Place::Normal, &flags);
+    let asked = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    assert!(asked.elapsed() >= Duration::from_millis(200));
+    running.signal(Signal::SIGUSR2);
+    assert_eq!(running.exit_code(), Some(9));
+}
+
+#[test]
+fn ten_thousand_signals_while_processes_come_and_go_leave_nothing_behind() {
+    for &place in places() {
+        let script = "trap : HUP USR1 WINCH CONT; trap 'exit 9' USR2; echo ready; \
+                      while :; do (sleep 0.001 &) ; sleep 0.01 >/dev/null 2>&1 & wait $!; done";
+        let (mut running, _output) = Running::ready(place, &["--drain", "1h", "sh", "-c", script]);
+        let pid = running.pid();
+        let signals = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGWINCH, Signal::SIGCONT, Signal::SIGCHLD];
+        for round in 0..10_000 {
+            kill(pid, signals[round % signals.len()]).unwrap();
+        }
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{place:?}");
+    }
+}

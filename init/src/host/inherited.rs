@@ -60,10 +60,11 @@ pub(super) fn unblock_all() {
     let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
-/// Keeps the terminal from stopping us: a log line written from the background must not, and we never read.
-pub(super) fn ignore_terminal_stops() {
-    set_handler(libc::SIGTTIN, libc::SIG_IGN);
-    set_handler(libc::SIGTTOU, libc::SIG_IGN);
+/// Ignores what our own reading and writing may bring about: a log line must neither stop nor end us.
+pub(super) fn ignore_own_consequences() {
+    for signal in [libc::SIGTTIN, libc::SIGTTOU, libc::SIGPIPE, libc::SIGXFSZ] {
+        set_handler(signal, libc::SIG_IGN);
+    }
 }
 
 const fn bit(signal: i32) -> u64 {
