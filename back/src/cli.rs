@@ -3,12 +3,14 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use hyper::{Uri, header::HeaderValue};
+use hyper::Uri;
 use service::{
     duration,
     log::{self, LogFormat},
 };
 use tracing::level_filters::LevelFilter;
+
+use crate::identity::{address_of, visible};
 
 /// Answers with its task id and revision, tells its health, and stops without cutting anybody off.
 ///
@@ -56,18 +58,11 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "Durations take units (30s, 1m30s, 250ms); a bare number is seconds.";
 
-/// Text that can stand in a header and in one line of an answer.
-fn visible(text: &str) -> Result<String, &'static str> {
-    let fits = !text.is_empty() && !text.contains(char::is_whitespace) && HeaderValue::from_str(text).is_ok();
-    if fits && text.is_ascii() { Ok(text.to_owned()) } else { Err("expected visible ASCII characters without spaces") }
-}
-
 /// A URL whose host needs no resolver.
 fn metadata_url(text: &str) -> Result<Uri, &'static str> {
     const EXPECTED: &str = "expected a URL such as http://169.254.170.2/v4/ID, with an IP address as its host";
     let url: Uri = text.parse().map_err(|_| EXPECTED)?;
-    let has_address = url.host().is_some_and(|host| host.parse::<std::net::IpAddr>().is_ok());
-    if url.scheme_str() == Some("http") && has_address { Ok(url) } else { Err(EXPECTED) }
+    if url.scheme_str() == Some("http") && address_of(&url).is_some() { Ok(url) } else { Err(EXPECTED) }
 }
 
 #[cfg(test)]
@@ -95,8 +90,10 @@ mod tests {
 
     #[test]
     fn the_metadata_is_asked_of_an_address_over_http() {
-        assert!(metadata_url("http://169.254.170.2/v4/x").is_ok());
-        for text in ["", "https://169.254.170.2/v4/x", "http://example.com/", "/v4/x"] {
+        for text in ["http://169.254.170.2/v4/x", "http://[fd00:ec2::23]/v4/x", "http://127.0.0.1:8080/"] {
+            assert!(metadata_url(text).is_ok(), "{text:?}");
+        }
+        for text in ["", "http://127.0.0.1:99999/", "https://169.254.170.2/v4/x", "http://example.com/", "/v4/x"] {
             assert!(metadata_url(text).is_err(), "{text:?}");
         }
     }

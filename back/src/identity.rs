@@ -69,9 +69,38 @@ impl Metadata {
         let document: Value = serde_json::from_slice(document).map_err(|error| format!("no JSON: {error}"))?;
         // arn:aws:ecs:REGION:ACCOUNT:task/CLUSTER/ID, or without the cluster in the old format.
         let arn = document["TaskARN"].as_str().ok_or("no TaskARN")?;
-        let (_, task_id) = arn.rsplit_once('/').ok_or_else(|| format!("TaskARN {arn:?} has no task id"))?;
-        Ok(Self { task_id: Some(task_id.to_owned()), revision: document["Revision"].as_str().map(str::to_owned) })
+        let task_id = arn.rsplit_once('/').and_then(|(_, task_id)| visible(task_id).ok());
+        let task_id = task_id.ok_or_else(|| format!("TaskARN {arn:?} has no task id"))?;
+        let revision = match &document["Revision"] {
+            Value::String(revision) => visible(revision).ok(),
+            Value::Number(revision) => Some(revision.to_string()),
+            Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
+        };
+        Ok(Self { task_id: Some(task_id), revision })
     }
+}
+
+/// Where an endpoint is whose host needs no resolver. `None` if it does, or if its port is none.
+pub fn address_of(endpoint: &Uri) -> Option<SocketAddr> {
+    const HTTP: u16 = 80;
+    let authority = endpoint.authority()?;
+    let host = authority.host().trim_start_matches('[').trim_end_matches(']').parse().ok()?;
+    // A port that is too large counts as none, and would silently become 80.
+    let has_port = authority.as_str().rsplit(']').next().is_some_and(|rest| rest.contains(':'));
+    match authority.port_u16() {
+        None if has_port => None,
+        port => Some(SocketAddr::new(host, port.unwrap_or(HTTP))),
+    }
+}
+
+/// Text that can stand in a header and in one line of an answer.
+///
+/// # Errors
+///
+/// What was expected.
+pub fn visible(text: &str) -> Result<String, &'static str> {
+    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if fits { Ok(text.to_owned()) } else { Err("expected visible ASCII characters without spaces") }
 }
 
 /// Asks the endpoint once. All of it takes at most [`METADATA_TIMEOUT`].
@@ -84,8 +113,7 @@ async fn ask(endpoint: &Uri) -> Result<Metadata, String> {
 }
 
 async fn get(endpoint: &Uri) -> Result<Bytes, Box<dyn std::error::Error + Send + Sync>> {
-    let host = endpoint.host().unwrap_or_default().parse()?;
-    let address = SocketAddr::new(host, endpoint.port_u16().unwrap_or(80));
+    let address = address_of(endpoint).ok_or("its host is no address")?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(TcpStream::connect(address).await?)).await?;
     let request = Request::get(format!("{}/task", endpoint.path().trim_end_matches('/')))
         .header(header::HOST, address.to_string())
@@ -124,11 +152,21 @@ mod tests {
         assert_eq!(Metadata::read(new), Ok(metadata("0d1e2f", Some("7"))));
         let old = br#"{"TaskARN": "arn:aws:ecs:ap-northeast-1:111122223333:task/0d1e2f"}"#;
         assert_eq!(Metadata::read(old), Ok(metadata("0d1e2f", None)));
+        let number = br#"{"TaskARN": "task/0d1e2f", "Revision": 7}"#;
+        assert_eq!(Metadata::read(number), Ok(metadata("0d1e2f", Some("7"))));
     }
 
     #[test]
     fn what_is_no_task_metadata_is_refused() {
-        for document in ["", "[]", "{}", r#"{"TaskARN": 7}"#, r#"{"TaskARN": "none"}"#] {
+        for document in [
+            "",
+            "[]",
+            "{}",
+            r#"{"TaskARN": 7}"#,
+            r#"{"TaskARN": "none"}"#,
+            r#"{"TaskARN": "a/"}"#,
+            r#"{"TaskARN": "a/b\nc"}"#,
+        ] {
             assert!(Metadata::read(document.as_bytes()).is_err(), "{document}");
         }
     }

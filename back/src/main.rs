@@ -3,6 +3,7 @@
 use std::{process::ExitCode, sync::Arc};
 
 use back::{cli::Cli, identity::Identity, routes};
+use hyper::Request;
 use service::{
     phase::Phase,
     process::{self, StartError},
@@ -19,9 +20,13 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Start
     let identity = Arc::new(Identity::discover(cli.task_id, cli.revision, cli.metadata_uri.as_ref()).await);
     let (listener, address) = process::listen(cli.listen).await?;
     info!(%address, task_id = identity.task_id, revision = identity.revision, "serving");
-    let handler = move |request, _caller| {
+    let handler = move |request: Request<_>, _caller| {
         let identity = Arc::clone(&identity);
-        async move { routes::answer(&identity, &request) }
+        async move {
+            let (parts, body) = request.into_parts();
+            routes::read_to_end(body).await;
+            routes::answer(&identity, &Request::from_parts(parts, ()))
+        }
     };
     Ok(server::serve(listener, phase, cli.drain_timeout, handler).await)
 }

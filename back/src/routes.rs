@@ -1,9 +1,11 @@
 //! What is answered to whom.
 
-use http_body_util::Full;
+use std::{error::Error, pin::pin};
+
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
-    body::Bytes,
+    body::{Body, Bytes},
     header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderName, HeaderValue},
 };
 use serde_json::json;
@@ -13,6 +15,16 @@ use crate::identity::Identity;
 
 /// The header that names the task in every answer.
 pub const TASK_ID: HeaderName = HeaderName::from_static("x-task-id");
+
+/// The most that is read of a request's body. A caller that sends more may find its connection closed on it.
+const MOST_READ: usize = 16 * 1024 * 1024;
+
+/// Reads what the caller sends along, and forgets it. An answer before the end of the request could get lost: the
+/// connection is closed then, and the caller's own writing fails before it reads.
+pub async fn read_to_end<B: Body<Error: Into<Box<dyn Error + Send + Sync>>>>(body: B) {
+    let mut body = pin!(Limited::new(body, MOST_READ));
+    while let Some(Ok(_)) = body.frame().await {}
+}
 
 /// The answer to a request, without regard to its body. One log line each; health checks only at debug, so that they
 /// do not count as load.
@@ -68,8 +80,6 @@ fn typed(status: StatusCode, content_type: &'static str, body: String) -> Respon
 
 #[cfg(test)]
 mod tests {
-    use http_body_util::BodyExt;
-
     use super::*;
 
     fn ask(method: Method, path: &str, accept: &'static str) -> Response<Full<Bytes>> {

@@ -37,17 +37,24 @@ struct Running {
     process: Child,
     log: BufReader<ChildStderr>,
     address: SocketAddr,
-    /// What it logged when it began to serve.
+    /// What it logged when it began to serve, and a warning before that.
     serving: Value,
+    warning: Option<Value>,
 }
 
 impl Running {
     fn start(command: &mut Command) -> Self {
         let mut process = command.spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let serving = event(&mut log, "serving");
-        let address = serving["address"].as_str().unwrap().parse().unwrap();
-        Self { process, log, address, serving }
+        let log = BufReader::new(process.stderr.take().unwrap());
+        let address = ([0; 4], 0).into();
+        let mut running = Self { process, log, address, serving: Value::Null, warning: None };
+        running.serving = event(&mut running.log, "");
+        if running.serving["level"] == "WARN" {
+            running.warning = Some(running.serving.take());
+            running.serving = event(&mut running.log, "serving");
+        }
+        running.address = running.serving["address"].as_str().unwrap().parse().unwrap();
+        running
     }
 
     fn signal(&self, signal: Signal) {
@@ -157,13 +164,10 @@ fn metadata_that_fail_are_replaced_by_the_hostname_and_the_log_says_why() {
         ("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}", "no TaskARN"),
         ("SSH-2.0-OpenSSH_9.2\r\n", "invalid HTTP"),
     ] {
-        let mut process = back(&["--metadata-uri", &metadata(answer)]).spawn().unwrap();
-        let mut log = BufReader::new(process.stderr.take().unwrap());
-        let warning = event(&mut log, "no ECS metadata");
+        let mut running = Running::start(&mut back(&["--metadata-uri", &metadata(answer)]));
+        let warning = running.warning.take().expect("the fallback is logged");
         assert!(warning["error"].as_str().unwrap().contains(reason), "{warning}");
-        assert_eq!(event(&mut log, "serving")["task_id"].as_str(), Some(hostname().as_str()));
-        process.kill().unwrap();
-        process.wait().unwrap();
+        assert_eq!(running.serving["task_id"].as_str(), Some(hostname().as_str()));
     }
 }
 
@@ -227,5 +231,21 @@ fn what_keeps_it_from_starting_is_said_with_the_value_and_is_125() {
         for part in parts {
             assert!(message.contains(part), "{part:?} is not in {message:?}");
         }
+    }
+}
+
+#[test]
+fn a_body_that_nobody_wants_does_not_cost_the_answer() {
+    let running = Running::start(&mut back(&[]));
+    let body = "x".repeat(1_000_000);
+    for _ in 0..10 {
+        let mut stream = running.connect();
+        write!(
+            stream,
+            "POST / HTTP/1.1\r\nhost: back\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        assert!(read_all(&mut stream).starts_with("HTTP/1.1 405 "));
     }
 }

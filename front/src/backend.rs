@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tracing::debug;
 
@@ -30,9 +30,9 @@ use crate::retry::Failure;
 /// The body of a request to a task: the caller's, or none.
 pub type RequestBody = Either<Incoming, Empty<Bytes>>;
 
-/// How long a connection whose answer has been read may take to be ready for the next request. It is a matter of
-/// scheduling alone; one that takes longer is still busy with a request's body.
-const READY: Duration = Duration::from_millis(50);
+/// Idle connections are looked through about as often as their time is long, within these.
+const LEAST_SWEEP: Duration = Duration::from_millis(100);
+const MOST_SWEEP: Duration = Duration::from_secs(5);
 
 /// A cap on the idle connections of one address. What is beyond is closed rather than kept.
 const MOST_IDLE: usize = 128;
@@ -55,6 +55,17 @@ pub struct Failed {
     pub cause: String,
     /// The request, if it was not sent.
     pub request: Option<Request<RequestBody>>,
+    /// The connection had served before: that it ended says nothing about the task.
+    pub was_reused: bool,
+}
+
+/// Which connection a request may be sent on.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connection {
+    /// An idle one if there is one.
+    Any,
+    /// A new one.
+    New,
 }
 
 /// The connections to all tasks.
@@ -98,7 +109,7 @@ impl Backend {
     }
 
     /// Closes what has been idle for too long.
-    pub fn sweep(&self) {
+    fn sweep(&self) {
         let oldest = self.limits.idle_timeout;
         for idle in self.lock().idle.values_mut() {
             idle.retain(|idle| idle.since.elapsed() < oldest && !idle.sender.is_closed());
@@ -114,9 +125,12 @@ impl Backend {
         self: &Arc<Self>,
         address: SocketAddr,
         mut request: Request<RequestBody>,
+        connection: Connection,
     ) -> Result<Response<Answer>, Box<Failed>> {
-        while let Some(sender) = self.take_idle(address).await {
-            match self.send_on(address, sender, request).await {
+        while connection == Connection::Any
+            && let Some(sender) = self.take_idle(address)
+        {
+            match self.send_on(address, sender, request, true).await {
                 // The task closed it while it was idle. That says nothing about the task.
                 Err(failed) if failed.failure == Failure::NotSent => match failed.request {
                     Some(unsent) => request = unsent,
@@ -126,8 +140,11 @@ impl Backend {
             }
         }
         match self.connect(address).await {
-            Ok(sender) => self.send_on(address, sender, request).await,
-            Err(cause) => Err(Box::new(Failed { failure: Failure::NotConnected, cause, request: Some(request) })),
+            Ok(sender) => self.send_on(address, sender, request, false).await,
+            Err(cause) => {
+                let request = Some(request);
+                Err(Box::new(Failed { failure: Failure::NotConnected, cause, request, was_reused: false }))
+            }
         }
     }
 
@@ -136,6 +153,7 @@ impl Backend {
         address: SocketAddr,
         mut sender: SendRequest<RequestBody>,
         request: Request<RequestBody>,
+        was_reused: bool,
     ) -> Result<Response<Answer>, Box<Failed>> {
         match sender.try_send_request(request).await {
             Ok(response) => {
@@ -147,24 +165,30 @@ impl Backend {
                 let error = error.into_error();
                 let failure = match request {
                     Some(_) => Failure::NotSent,
+                    None if error.is_user() => Failure::BadBody,
                     None if error.is_parse() => Failure::Garbage,
                     None => Failure::NoAnswer,
                 };
-                Err(Box::new(Failed { failure, cause: in_words(&error), request }))
+                Err(Box::new(Failed { failure, cause: in_words(&error), request, was_reused }))
             }
         }
     }
 
     /// The idle connection to `address` that was used last and is still good.
-    async fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
         loop {
-            let Idle { mut sender, since } = self.lock().idle.get_mut(&address)?.pop()?;
-            if since.elapsed() < self.limits.idle_timeout
-                && !sender.is_closed()
-                && matches!(timeout(READY, sender.ready()).await, Ok(Ok(())))
-            {
+            let Idle { sender, since } = self.lock().idle.get_mut(&address)?.pop()?;
+            if since.elapsed() < self.limits.idle_timeout && sender.is_ready() {
                 return Some(sender);
             }
+        }
+    }
+
+    /// Closes idle connections as their time comes. Runs until it is dropped.
+    pub async fn sweep_for_ever(&self) -> std::convert::Infallible {
+        loop {
+            sleep(self.limits.idle_timeout.clamp(LEAST_SWEEP, MOST_SWEEP)).await;
+            self.sweep();
         }
     }
 
@@ -186,6 +210,15 @@ impl Backend {
             }
         });
         Ok(sender)
+    }
+
+    /// Keeps an idle connection, if DNS still names its address.
+    fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
+        if let Some(idle) = self.lock().idle.get_mut(&address)
+            && idle.len() < MOST_IDLE
+        {
+            idle.push(Idle { sender, since: Instant::now() });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Connections> {
@@ -214,17 +247,23 @@ struct Lease {
 }
 
 impl Lease {
-    /// The answer has been read to its end: the connection may serve another request.
+    /// The answer has been read to its end: the connection may serve another request as soon as it has sent all of this
+    /// one, whose body a task need not have waited for.
     fn give_back(self) {
-        let Self { backend, address, sender } = self;
-        let mut connections = backend.lock();
-        if let Some(idle) = connections.idle.get_mut(&address)
-            && idle.len() < MOST_IDLE
-            && !backend.limits.idle_timeout.is_zero()
-            && !sender.is_closed()
-        {
-            idle.push(Idle { sender, since: Instant::now() });
+        let Self { backend, address, mut sender } = self;
+        if backend.limits.idle_timeout.is_zero() || sender.is_closed() {
+            return;
         }
+        if sender.is_ready() {
+            backend.keep(address, sender);
+            return;
+        }
+        let waiting = Arc::clone(&backend);
+        backend.lock().drivers.spawn(async move {
+            if sender.ready().await.is_ok() {
+                waiting.keep(address, sender);
+            }
+        });
     }
 }
 

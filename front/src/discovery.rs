@@ -52,7 +52,6 @@ impl Discovery {
                 (change, endpoints.empty().cloned())
             };
             backend.follow(&change.added, &change.removed);
-            backend.sweep();
             if !change.added.is_empty() || !change.removed.is_empty() {
                 info!(added = ?change.added, removed = ?change.removed, "the backend's addresses changed");
             }

@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use hyper::{
-    HeaderMap, Method, Request, Uri, Version,
-    header::{CONNECTION, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
+    header::{
+        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
     http::uri::PathAndQuery,
 };
 
@@ -41,7 +43,9 @@ impl Outgoing {
         // The server answers it, once the body is asked for.
         headers.remove(EXPECT);
         // The target of a request to a proxy names the host, and wins over the field (RFC 9112, section 3.2.2).
-        let named = request.uri().authority().and_then(|named| HeaderValue::from_str(named.as_str()).ok());
+        // Without the user name and password that it may hold.
+        let named = request.uri().authority().and_then(|named| named.as_str().rsplit('@').next());
+        let named = named.and_then(|named| HeaderValue::from_str(named).ok());
         if let Some(named) = named {
             headers.insert(HOST, named);
         } else if !headers.contains_key(HOST) {
@@ -79,9 +83,29 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP).chain(&[TRAILER]) {
+    // A length beside a transfer coding is a lie of the sender's, and the body is framed anew (RFC 9112, section 6.3).
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
+    for name in named.iter().filter(|name| **name != HOST).chain(&HOP_BY_HOP).chain(&[TRAILER]) {
         headers.remove(name);
     }
+}
+
+/// Why a request is refused rather than guessed at, if it is (RFC 9112, sections 3.2 and 6.1).
+pub fn objection<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
+    let hosts = request.headers().get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Some((StatusCode::BAD_REQUEST, "a request has one Host field"));
+    }
+    if request.method() == Method::CONNECT {
+        return Some((StatusCode::NOT_IMPLEMENTED, "CONNECT asks for a tunnel, and front passes requests on"));
+    }
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !request.headers().get_all(TRANSFER_ENCODING).iter().all(is_chunked) {
+        return Some((StatusCode::NOT_IMPLEMENTED, "of the transfer codings only chunked is known"));
+    }
+    None
 }
 
 fn address_value(address: IpAddr) -> HeaderValue {
@@ -138,6 +162,32 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beside_a_transfer_coding_stays_behind_and_the_host_does_not() {
+        let headers =
+            [("host", "shop"), ("connection", "host"), ("content-length", "3"), ("transfer-encoding", "chunked")];
+        let request = outgoing("/", &headers);
+        assert_eq!((values(&request, "host"), values(&request, "content-length")), (vec!["shop"], vec![]));
+        assert_eq!(values(&outgoing("/", &[("content-length", "3")]), "content-length"), ["3"]);
+    }
+
+    #[test]
+    fn a_request_that_could_be_read_in_two_ways_is_refused() {
+        let status = |method, headers: &[(&'static str, &'static str)]| {
+            let mut request = Request::builder().method(method).uri("/").body(()).unwrap();
+            for (name, value) in headers {
+                request.headers_mut().append(*name, HeaderValue::from_static(value));
+            }
+            objection(&request).map(|(status, _)| status.as_u16())
+        };
+        assert_eq!(status(Method::GET, &[("host", "shop")]), None);
+        assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "Chunked")]), None);
+        assert_eq!(status(Method::GET, &[]), Some(400));
+        assert_eq!(status(Method::GET, &[("host", "shop"), ("host", "other")]), Some(400));
+        assert_eq!(status(Method::CONNECT, &[("host", "shop")]), Some(501));
+        assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "gzip, chunked")]), Some(501));
+    }
+
+    #[test]
     fn the_caller_is_added_to_those_before_it() {
         let request = outgoing("/", &[("x-forwarded-for", "192.0.2.1"), ("x-forwarded-proto", "https")]);
         assert_eq!(values(&request, "x-forwarded-for"), ["192.0.2.1", "10.0.0.7"]);
@@ -148,6 +198,7 @@ mod tests {
     fn the_host_is_the_targets_else_the_callers_else_the_backends() {
         assert_eq!(values(&outgoing("http://shop:80/x", &[("host", "other")]), "host"), ["shop:80"]);
         assert_eq!(outgoing("http://shop:80/x", &[]).uri(), "/x");
+        assert_eq!(values(&outgoing("http://user:secret@shop/x", &[]), "host"), ["shop"]);
         assert_eq!(values(&outgoing("/", &[("host", "shop")]), "host"), ["shop"]);
         assert_eq!(values(&outgoing("/", &[]), "host"), ["back:1235"]);
     }

@@ -55,5 +55,6 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
     tokio::select! {
         stopped = server::serve(listener, phase, cli.drain_timeout, handler) => Ok(stopped),
         never = refreshing => match never {},
+        never = backend.sweep_for_ever() => match never {},
     }
 }

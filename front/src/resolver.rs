@@ -46,7 +46,8 @@ impl Resolver {
         // Off unless resolv.conf says otherwise: answers above 512 bytes would each need TCP.
         options.edns0 = true;
         options.timeout = timeout;
-        options.attempts = 2;
+        // Retries after the first attempt, so the server is asked twice.
+        options.attempts = 1;
         Ok(Self { hickory: builder.build().map_err(unusable)?, name: parsed, port })
     }
 

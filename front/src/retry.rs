@@ -10,6 +10,8 @@ pub enum Failure {
     /// The connection ended after the request, or a part of it, was written and before an answer began. The task may
     /// have acted on it.
     NoAnswer,
+    /// The caller's own body broke off or was malformed. No task can help that.
+    BadBody,
     /// The answer was no HTTP. The task has acted on the request.
     Garbage,
     /// No answer began in time. The task may still be acting on it.
@@ -22,7 +24,7 @@ impl Failure {
     pub const fn may_have_been_sent(self) -> bool {
         match self {
             Self::NotConnected | Self::NotSent => false,
-            Self::NoAnswer | Self::Garbage | Self::TimedOut => true,
+            Self::NoAnswer | Self::BadBody | Self::Garbage | Self::TimedOut => true,
         }
     }
 }
@@ -40,7 +42,7 @@ pub const fn may_retry(failure: Failure, is_idempotent: bool, is_replayable: boo
         Failure::NotConnected | Failure::NotSent => true,
         Failure::NoAnswer => is_idempotent && is_replayable && sent < MOST_SENT,
         // Asking for more of the same would double the load on tasks that are late already; and the deadline is here.
-        Failure::TimedOut | Failure::Garbage => false,
+        Failure::TimedOut | Failure::Garbage | Failure::BadBody => false,
     }
 }
 
@@ -72,7 +74,7 @@ mod tests {
 
     #[test]
     fn what_was_answered_badly_or_late_is_not_retried() {
-        for failure in [Failure::Garbage, Failure::TimedOut] {
+        for failure in [Failure::Garbage, Failure::TimedOut, Failure::BadBody] {
             assert!(!may_retry(failure, true, true, 1));
         }
     }

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{Either, Empty as NoBody, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::{Body, Frame, Incoming, SizeHint},
     header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
@@ -21,11 +21,11 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Outcome},
-    backend::{Answer, Backend, Failed},
+    backend::{Answer, Backend, Connection, Failed},
     cli::BackendUrl,
     discovery::Discovery,
     endpoints::Empty,
-    headers::{Outgoing, drop_hop_by_hop},
+    headers::{Outgoing, drop_hop_by_hop, objection},
     retry::{Failure, may_retry},
 };
 
@@ -66,9 +66,8 @@ impl Front {
     /// Sends the request to one task after the other until one answers, as far as that is safe.
     async fn pass_on(&self, request: Request<Incoming>, caller: SocketAddr) -> Response<AnswerBody> {
         let mut access = Access::new(&request, caller.ip());
-        if request.method() == Method::CONNECT {
-            let cause = "CONNECT asks for a tunnel, and front passes requests on".to_owned();
-            return self.refuse(access, StatusCode::NOT_IMPLEMENTED, &cause, &[]);
+        if let Some((status, cause)) = objection(&request) {
+            return self.refuse(access, status, cause, &[]);
         }
         let deadline = Instant::now() + self.request_timeout;
         let outgoing = Outgoing::new(&request, caller.ip(), &self.url.authority);
@@ -85,9 +84,27 @@ impl Front {
             let address = in_flight.address;
             tried.push(address);
             access.attempts = tried.len();
-            let failed = match timeout_at(deadline, self.backend.send(address, next)).await {
+            let is_repeatable = outgoing.is_idempotent() && is_replayable;
+            let sending = async {
+                match self.backend.send(address, next, Connection::Any).await {
+                    // The task closed a connection that had been idle, just as the request came. It may be well.
+                    Err(failed) if failed.was_reused && failed.failure == Failure::NoAnswer && is_repeatable => {
+                        let again = outgoing.request(Either::Right(NoBody::new()));
+                        self.backend.send(address, again, Connection::New).await
+                    }
+                    result => result,
+                }
+            };
+            let failed = match timeout_at(deadline, sending).await {
+                // Nobody asked for another protocol, and what follows would be in it.
+                Ok(Ok(response)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                    let cause = "switched to another protocol unasked".to_owned();
+                    Failed { failure: Failure::Garbage, cause, request: None, was_reused: false }
+                }
                 Ok(Ok(mut response)) => {
                     drop_hop_by_hop(response.headers_mut());
+                    // The version is that of the connection, not of the message (RFC 9110, section 2.5).
+                    *response.version_mut() = Version::HTTP_11;
                     access.status = Some(response.status());
                     access.address = Some(address);
                     access.task_id = response.headers().get(TASK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
@@ -96,10 +113,10 @@ impl Front {
                 Ok(Err(failed)) => *failed,
                 Err(_) => {
                     let cause = format!("no answer within {}", humantime::format_duration(self.request_timeout));
-                    Failed { failure: Failure::TimedOut, cause, request: None }
+                    Failed { failure: Failure::TimedOut, cause, request: None, was_reused: false }
                 }
             };
-            let Failed { failure, cause, request } = failed;
+            let Failed { failure, cause, request, was_reused: _ } = failed;
             if failure == Failure::NotConnected {
                 self.discovery.endpoints().unreachable(address, Instant::now().into_std());
                 self.discovery.reconsider();
@@ -110,11 +127,19 @@ impl Front {
             if !may_retry(failure, outgoing.is_idempotent(), is_replayable, sent) {
                 let status = match failure {
                     Failure::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+                    Failure::BadBody => StatusCode::BAD_REQUEST,
                     Failure::NotConnected | Failure::NotSent | Failure::NoAnswer | Failure::Garbage => {
                         StatusCode::BAD_GATEWAY
                     }
                 };
-                let cause = format!("{address}: {}", attempts[attempts.len() - 1].cause);
+                let cause = match failure {
+                    Failure::BadBody => format!("the request's body broke off: {}", attempts[attempts.len() - 1].cause),
+                    Failure::NotConnected
+                    | Failure::NotSent
+                    | Failure::NoAnswer
+                    | Failure::Garbage
+                    | Failure::TimedOut => format!("{address}: {}", attempts[attempts.len() - 1].cause),
+                };
                 return self.refuse(access, status, &cause, &attempts);
             }
             next = request.unwrap_or_else(|| outgoing.request(Either::Right(NoBody::new())));

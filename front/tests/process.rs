@@ -655,3 +655,103 @@ async fn a_caller_cannot_name_another_backend() {
     let answer = front.send("CONNECT other.test:443 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
     assert_eq!(answer.status, 501);
 }
+
+/// A task that answers the first request of each connection and closes it on the second.
+async fn task_that_tires(network: &Network, host: u8) -> JoinHandle<()> {
+    let listener = network.listen(host).await;
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                for answer in [b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n".as_slice(), b""] {
+                    let mut request = Vec::new();
+                    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                        if stream.read_buf(&mut request).await.unwrap() == 0 {
+                            return;
+                        }
+                    }
+                    stream.write_all(answer).await.unwrap();
+                }
+            });
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_as_it_is_used_again_says_nothing_about_the_only_task() {
+    let network = Network::new(21).await;
+    let _task = task_that_tires(&network, 1).await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    for _ in 0..10 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    // A POST may have been acted upon.
+    assert_eq!(front.ask("POST", "/").await.status, 502);
+}
+
+#[tokio::test]
+async fn a_length_that_contradicts_the_framing_is_not_passed_on() {
+    let network = Network::new(22).await;
+    let answer =
+        b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\na\r\n0123456789\r\n0\r\n\r\n";
+    let _task = raw_task(&network, 1, answer).await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let answer = front.ask("GET", "/").await;
+    assert!(!answer.head.contains("content-length") && answer.body.contains("0123456789"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn the_version_is_our_own_and_a_protocol_nobody_asked_for_is_a_502() {
+    for (number, answer, status) in [
+        (23, b"HTTP/1.0 200 OK\r\n\r\nold".as_slice(), 200),
+        (24, b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n", 502),
+    ] {
+        let network = Network::new(number).await;
+        let _task = raw_task(&network, 1, answer).await;
+        let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+        let answer = front.ask("GET", "/").await;
+        assert!(answer.status == status && answer.head.starts_with("http/1.1 "), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn answers_without_a_body_pass() {
+    let network = Network::new(25).await;
+    let _one = raw_task(&network, 1, b"HTTP/1.1 204 No Content\r\n\r\n").await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let answer = front.ask("GET", "/").await;
+    assert_eq!((answer.status, answer.body.as_str()), (204, ""));
+    let network = Network::new(26).await;
+    let _two = raw_task(&network, 1, b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n").await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let answer = front.ask("HEAD", "/").await;
+    assert!(answer.status == 200 && answer.has("content-length: 10") && answer.body.is_empty(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_the_callers_fault() {
+    let network = Network::new(27).await;
+    let _task = Task::start(&network, 1).await;
+    let mut front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let answer =
+        front.send("POST /slow HTTP/1.1\r\nhost: shop\r\ntransfer-encoding: chunked\r\n\r\nnonsense\r\n").await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert!(front.event("request").await["cause"].as_str().unwrap().contains("body broke off"));
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_when_their_time_is_over() {
+    let network = Network::new(28).await;
+    let task = Task::start(&network, 1).await;
+    let backend = format!("http://127.77.28.1:{}", network.port);
+    let front = Front::run(&mut front(&["--backend", &backend, "--idle-timeout", "100ms"])).await;
+    front.ask("GET", "/").await;
+    let caller = *task.callers.lock().unwrap().keys().next().unwrap();
+    // Its port is free again when the connection is gone on both sides.
+    let hex = format!(":{:04X}", caller.port());
+    eventually("the connection is closed", || {
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        !table.lines().any(|line| line.split_whitespace().nth(3) == Some("01") && line.contains(&hex))
+    })
+    .await;
+}

@@ -30,7 +30,12 @@ impl FromStr for CheckUrl {
         }
         let host = uri.host().unwrap_or_default();
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-        let port = uri.port_u16().unwrap_or(80);
+        // A port that is too large counts as none, and would silently become 80.
+        let has_port = uri.authority().and_then(|authority| authority.as_str().rsplit(']').next());
+        let port = match uri.port_u16() {
+            None if has_port.is_some_and(|rest| rest.contains(':')) => return Err(invalid("its port is none")),
+            port => port.unwrap_or(80),
+        };
         let addresses: Vec<IpAddr> = match host.parse() {
             Ok(address) => vec![address],
             // RFC 6761, section 6.3: always the loopback, whatever a resolver says.
@@ -132,6 +137,7 @@ mod tests {
             ("https://127.0.0.1/", "http://"),
             ("127.0.0.1:1235/health", "not a URL"),
             ("/health", "http://"),
+            ("http://127.0.0.1:99999/", "port"),
             ("http://example.com/", "neither an IP address nor localhost"),
             ("", "not a URL"),
         ] {

@@ -257,6 +257,8 @@ impl Host for Child {
     }
 
     fn begin_stop(&mut self) {
+        // The news that it has stopped may be waiting behind the signal that asks for its end.
+        self.reap();
         if self.is_child_stopped
             && let Some(pid) = self.pid
         {

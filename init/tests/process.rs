@@ -12,7 +12,7 @@ use std::{
     os::unix::{fs::PermissionsExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
-    sync::OnceLock,
+    sync::{OnceLock, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -88,9 +88,9 @@ impl Running {
     }
 
     /// Starts it and waits until its child has said `ready`.
-    fn ready(place: Place, arguments: &[&str]) -> (Self, BufReader<ChildStdout>) {
+    fn ready(place: Place, arguments: &[&str]) -> (Self, Output) {
         let mut running = Self::start(place, arguments);
-        let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+        let mut output = Output::of(running.outer.stdout.take().unwrap());
         assert_eq!(line(&mut output), "ready");
         (running, output)
     }
@@ -126,6 +126,12 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        // A namespace ends with its PID 1. A child of a normal process would be left behind.
+        if self.place == Place::Normal && self.outer.try_wait().is_ok_and(|ended| ended.is_none()) {
+            for child in children(self.pid()) {
+                let _ = kill(child, Signal::SIGKILL);
+            }
+        }
         let _ = self.outer.kill();
         let _ = self.outer.wait();
     }
@@ -143,11 +149,26 @@ fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What a process writes, line by line. A thread reads it, so that a line that never comes is a failure and no hang.
+struct Output(mpsc::Receiver<String>);
+
+impl Output {
+    fn of(stdout: ChildStdout) -> Self {
+        let (lines, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if lines.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self(receiver)
+    }
+}
+
 /// The next line of the child, without its end.
-fn line(output: &mut BufReader<ChildStdout>) -> String {
-    let mut line = String::new();
-    output.read_line(&mut line).unwrap();
-    line.trim_end().to_owned()
+fn line(output: &mut Output) -> String {
+    output.0.recv_timeout(PATIENCE).expect("the child writes a line")
 }
 
 /// The living and dead children of a process.
@@ -482,7 +503,7 @@ fn a_full_stderr_that_nobody_reads_does_not_hold_up_the_stop() {
             .spawn()
             .unwrap();
         let mut running = Running { outer, place };
-        let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+        let mut output = Output::of(running.outer.stdout.take().unwrap());
         assert_eq!(line(&mut output), "ready");
         running.signal(Signal::SIGTERM);
         assert_eq!(line(&mut output), "TERM", "{place:?}");
@@ -752,7 +773,7 @@ fn descriptors_and_the_folder_are_the_childs() {
     let mut command = Command::new("sh");
     command.args(["-c", &script]).env("INIT_LOG_LEVEL", "off").stdout(Stdio::piped());
     let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
-    let mut output = BufReader::new(running.outer.stdout.take().unwrap());
+    let mut output = Output::of(running.outer.stdout.take().unwrap());
     assert_eq!(Path::new(&line(&mut output)), scratch.0.canonicalize().unwrap());
     assert_eq!(line(&mut output), "ready");
     assert_eq!(fs::read_to_string(&file).unwrap(), "here\n");
@@ -778,7 +799,7 @@ fn the_death_of_the_parent_is_a_stop_if_asked_for() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let mut output = BufReader::new(parent.stdout.take().unwrap());
+    let mut output = Output::of(parent.stdout.take().unwrap());
     assert_eq!(line(&mut output), "ready");
     let parent_pid = Pid::from_raw(i32::try_from(parent.id()).unwrap());
     let orphan = children(parent_pid)[0];
@@ -822,8 +843,10 @@ fn signals_that_come_as_the_child_ends_do_not_keep_init_from_ending() {
     for &place in places() {
         for signal in [Signal::SIGTERM, Signal::SIGWINCH, Signal::SIGCHLD] {
             for _ in 0..40 {
-                let (mut running, _output) = Running::ready(place, &["--drain", "0", "sh", "-c", "echo ready; exit 5"]);
+                let script = "trap 'exit 5' USR2; echo ready; while :; do sleep 0.05 >/dev/null 2>&1 & wait $!; done";
+                let (mut running, _output) = Running::ready(place, &["--drain", "0", "sh", "-c", script]);
                 let pid = running.pid();
+                running.signal(Signal::SIGUSR2);
                 let status = eventually("init ends", || {
                     let _ = kill(pid, signal);
                     running.outer.try_wait().unwrap()
