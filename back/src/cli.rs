@@ -3,11 +3,11 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::Parser;
-use hyper::Uri;
-use service::{
+use console::{
     duration,
     log::{self, LogFormat},
 };
+use hyper::Uri;
 use tracing::level_filters::LevelFilter;
 
 use crate::identity::{address_of, visible};

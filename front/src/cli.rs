@@ -8,11 +8,11 @@ use std::{
 };
 
 use clap::Parser;
-use hyper::{Uri, header::HeaderValue};
-use service::{
+use console::{
     duration,
     log::{self, LogFormat},
 };
+use hyper::{Uri, header::HeaderValue};
 use tracing::level_filters::LevelFilter;
 
 use crate::endpoints::Policy;

@@ -755,3 +755,16 @@ async fn idle_connections_are_closed_when_their_time_is_over() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_up_no_request() {
+    let network = Network::new(29).await;
+    let _task = Task::start(&network, 1).await;
+    // A pipe holds 64 KiB, about 250 lines.
+    let mut front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    for _ in 0..500 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    front.signal(Signal::SIGTERM);
+    assert_eq!(front.exit_code().await, Some(0));
+}

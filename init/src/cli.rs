@@ -10,6 +10,10 @@ use std::{
 };
 
 use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind, parser::ValueSource};
+use console::{
+    duration,
+    log::{self, LogFormat},
+};
 use tracing::level_filters::LevelFilter;
 
 use crate::{
@@ -20,7 +24,6 @@ use crate::{
     exit::ExitStatus,
     host::Setup,
     lifecycle::{Drain, Plan},
-    log::LogFormat,
     registration::{DnsName, Registration},
     signal::{Rewrite, Rewrites, Signal},
 };
@@ -28,9 +31,6 @@ use crate::{
 /// How long the application may take to say that it is healthy. The lame duck goes on meanwhile, so that this delays
 /// nothing; and an application that takes longer is not one to send requests to.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// No sum of durations below this can overflow the clock, and nobody waits longer for a container to stop.
-const LONGEST: Duration = Duration::from_hours(366 * 24);
 
 /// Runs COMMAND as its child and, when told to stop, keeps it serving until no DNS cache can name this task any more.
 ///
@@ -67,11 +67,11 @@ pub struct Cli {
     pub dns_name: Option<DnsName>,
 
     /// Added to the TTL of an automatic drain: what deregistration and propagation take.
-    #[arg(long, env = "INIT_DNS_MARGIN", value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    #[arg(long, env = "INIT_DNS_MARGIN", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
     pub dns_margin: Duration,
 
     /// How long an automatic drain lasts if DNS never answered.
-    #[arg(long, env = "INIT_DNS_FALLBACK", value_name = "DURATION", value_parser = duration, default_value = "30s")]
+    #[arg(long, env = "INIT_DNS_FALLBACK", value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     pub dns_fallback: Duration,
 
     /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
@@ -90,14 +90,14 @@ pub struct Cli {
     /// Set it to what the platform is set to: ECS stopTimeout, docker stop --timeout, Compose `stop_grace_period`,
     /// Kubernetes terminationGracePeriodSeconds. A COMMAND that is still there just before it is killed, and the log
     /// says so. Not given: 30s is assumed for the drain, and nobody is ever killed by init.
-    #[arg(long, env = "INIT_STOP_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, env = "INIT_STOP_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     pub stop_timeout: Option<Duration>,
 
     /// The end of the stop timeout that is kept for COMMAND, to finish requests in flight and exit.
     ///
     /// The drain gets at most the stop timeout less this. Too short: requests in flight are cut off by the platform's
     /// SIGKILL.
-    #[arg(long, env = "INIT_GRACE", value_name = "DURATION", value_parser = duration, default_value = "5s")]
+    #[arg(long, env = "INIT_GRACE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
     pub grace: Duration,
 
     /// Sent to COMMAND as the lame duck begins, for an application that can answer "Connection: close" from then on, so
@@ -130,7 +130,7 @@ pub struct Cli {
 
     /// How long processes that are left when COMMAND ends may take to end after a SIGTERM, before init exits. 0 does
     /// not ask them.
-    #[arg(long, env = "INIT_LEFTOVER_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    #[arg(long, env = "INIT_LEFTOVER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "2s")]
     pub leftover_timeout: Duration,
 
     /// Sends signals to COMMAND's whole process group.
@@ -183,7 +183,7 @@ pub struct Cli {
     /// How long a check may take before it counts as failed.
     ///
     /// Keep it below the platform's own timeout for health checks, so that the reason is printed.
-    #[arg(long, env = "INIT_CHECK_TIMEOUT", value_name = "DURATION", value_parser = duration, default_value = "2s")]
+    #[arg(long, env = "INIT_CHECK_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "2s")]
     pub check_timeout: Duration,
 
     /// How log lines look. They go to stderr.
@@ -193,7 +193,7 @@ pub struct Cli {
     /// The least level that is logged: off, error, warn, info or debug.
     ///
     /// At warn only trouble is logged; at debug every DNS answer and reaped orphan is.
-    #[arg(long, env = "INIT_LOG_LEVEL", value_name = "LEVEL", value_parser = log_level, default_value = "info")]
+    #[arg(long, env = "INIT_LOG_LEVEL", value_name = "LEVEL", value_parser = log::level, default_value = "info")]
     pub log_level: LevelFilter,
 
     /// Log at debug, whatever --log-level says.
@@ -346,7 +346,7 @@ fn drain(text: &str) -> Result<DrainFlag, String> {
     if text == "auto" {
         return Ok(DrainFlag::Auto);
     }
-    duration(text).map(DrainFlag::Fixed).map_err(|error| format!("{error}, or auto"))
+    duration::parse(text).map(DrainFlag::Fixed).map_err(|error| format!("{error}, or auto"))
 }
 
 /// A DNS server: an address, with or without a port.
@@ -355,30 +355,6 @@ fn resolver(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS)))
         .map_err(|_| "expected an IP address, with or without a port, such as 169.254.169.253 or 127.0.0.1:5353")
-}
-
-/// A duration with units, or a number of seconds.
-fn duration(text: &str) -> Result<Duration, String> {
-    const EXPECTED: &str = "expected a duration such as 30s, 1m30s or 250ms, or a number of seconds";
-    let parsed = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error}: {EXPECTED}"))?,
-    };
-    if parsed > LONGEST {
-        return Err(format!("longer than {}: {EXPECTED}", humantime::format_duration(LONGEST)));
-    }
-    Ok(parsed)
-}
-
-fn log_level(text: &str) -> Result<LevelFilter, &'static str> {
-    match text {
-        "off" => Ok(LevelFilter::OFF),
-        "error" => Ok(LevelFilter::ERROR),
-        "warn" => Ok(LevelFilter::WARN),
-        "info" => Ok(LevelFilter::INFO),
-        "debug" => Ok(LevelFilter::DEBUG),
-        _ => Err("expected off, error, warn, info or debug"),
-    }
 }
 
 #[cfg(test)]
@@ -425,21 +401,6 @@ mod tests {
         let odd = OsString::from_vec(vec![b'a', 0xff]);
         let cli = Cli::read([OsString::from("init"), "--".into(), "echo".into(), odd.clone()]).unwrap();
         assert_eq!(cli.command, ["echo".into(), odd]);
-    }
-
-    #[test]
-    fn durations_take_units_and_a_bare_number_is_seconds() {
-        for (text, expected) in [("30", 30_000), ("30s", 30_000), ("1m30s", 90_000), ("250ms", 250), ("0", 0)] {
-            assert_eq!(duration(text), Ok(Duration::from_millis(expected)), "{text}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_duration_is_refused_and_never_zero() {
-        for text in ["", " ", "abc", "-1", "-1s", "1.5", "30 parsecs", "18446744073709551615", "999999999999y", "s"] {
-            let error = duration(text).unwrap_err();
-            assert!(error.contains("such as 30s"), "{text:?}: {error}");
-        }
     }
 
     #[test]

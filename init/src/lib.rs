@@ -14,7 +14,6 @@ pub mod exit;
 pub mod explain;
 pub mod host;
 pub mod lifecycle;
-pub mod log;
 pub mod registration;
 pub mod run;
 pub mod signal;

@@ -5,6 +5,7 @@ use std::{
     process::ExitCode,
 };
 
+use console::log;
 use init::{
     check::{CheckUrl, check},
     cli::Cli,
@@ -13,7 +14,6 @@ use init::{
     explain::Explanation,
     host::{self, Child},
     lifecycle::{Drain, Lifecycle},
-    log,
     run::run,
 };
 use tokio::{
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         None => supervise(&cli),
     };
     result.unwrap_or_else(|error| {
-        log::tell(&error);
+        log::tell("init", &error);
         error.exit_code().into()
     })
 }
@@ -85,7 +85,7 @@ fn probe(url: &CheckUrl, cli: &Cli) -> Result<ExitCode, Error> {
     Ok(match event_loop()?.block_on(check(url, cli.check_timeout)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(unhealthy) => {
-            log::tell(&format_args!("{url} is not healthy: {unhealthy}"));
+            log::tell("init", &format_args!("{url} is not healthy: {unhealthy}"));
             ExitCode::FAILURE
         }
     })

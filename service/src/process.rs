@@ -1,22 +1,13 @@
 //! The life of a service's process: flags, logs, signals, the event loop, and the exit code.
 
-use std::{
-    fmt::Display,
-    io::{self, Write},
-    net::SocketAddr,
-    process::ExitCode,
-};
+use std::{fmt::Display, io, net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
+use console::log::{self, LogFormat};
 use tokio::{net::TcpListener, runtime::Builder, sync::watch};
 use tracing::{info, level_filters::LevelFilter, warn};
 
-use crate::{
-    log::{self, LogFormat},
-    phase::Phase,
-    server::Stopped,
-    signals::Signals,
-};
+use crate::{phase::Phase, server::Stopped, signals::Signals};
 
 /// The exit code of a service that could not start. One that was stopped ends with 0.
 const OWN_FAILURE: u8 = 125;
@@ -80,7 +71,7 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{name}: {error}");
+            log::tell(name, &error);
             OWN_FAILURE.into()
         }
     }

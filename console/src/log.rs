@@ -1,13 +1,16 @@
-//! Log lines on stderr that never block and never end PID 1.
+//! Log lines on stderr: text for people, JSON for machines. Nobody waits for them: a line that cannot be written at once is
+//! dropped, since a log that nobody reads must stop neither a request nor PID 1.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    os::fd::AsFd,
+};
 
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use std::os::fd::AsFd;
 use tracing::level_filters::LevelFilter;
 
-/// The longest piece that a pipe takes whole, so that a line is written in one go or not at all (`PIPE_BUF` of Linux).
+/// The longest piece that a pipe takes whole (`PIPE_BUF` of Linux). What is longer is cut.
 const PIPE_BUF: usize = 4096;
 
 /// How a log line looks.
@@ -22,7 +25,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// Sends all events at `level` and above to stderr.
+/// Sends all events at `level` and above to stderr. To be called once: a second call panics.
 pub fn start(format: LogFormat, level: LevelFilter) {
     let terminal = io::stderr().is_terminal();
     let json = match format {
@@ -38,20 +41,38 @@ pub fn start(format: LogFormat, level: LevelFilter) {
         // It would complain about a broken stderr on stderr.
         .log_internal_errors(false);
     if json {
+        // Flat, so that `stats count() by task_id` finds the field at the top.
         lines.json().flatten_event(true).init();
     } else {
         lines.init();
     }
 }
 
-/// Tells a person who reads stderr. A stderr that is broken or full is not told: there is nobody to read it.
-pub fn tell(message: &dyn std::fmt::Display) {
-    let _ = Stderr.write_all(format!("init: {message}\n").as_bytes());
+/// A level by name.
+///
+/// # Errors
+///
+/// The names that there are.
+pub fn level(text: &str) -> Result<LevelFilter, &'static str> {
+    match text {
+        "off" => Ok(LevelFilter::OFF),
+        "error" => Ok(LevelFilter::ERROR),
+        "warn" => Ok(LevelFilter::WARN),
+        "info" => Ok(LevelFilter::INFO),
+        "debug" => Ok(LevelFilter::DEBUG),
+        _ => Err("expected off, error, warn, info or debug"),
+    }
+}
+
+/// Tells a person who reads stderr what `program` could not do.
+pub fn tell(program: &str, message: &dyn std::fmt::Display) {
+    let _ = Stderr.write_all(format!("{program}: {message}\n").as_bytes());
 }
 
 /// Standard error, dropping what cannot be written at once.
 ///
-/// The descriptor is not made non-blocking, as it is shared with the child, which must not see such a change.
+/// The descriptor is not made non-blocking, as it is shared with other processes, which must not see such a change. One
+/// that fills the pipe between our look and our write can still make us wait for its reader.
 struct Stderr;
 
 impl Write for Stderr {

@@ -27,14 +27,18 @@ mod tests {
 
     #[test]
     fn durations_take_units_and_a_bare_number_is_seconds() {
-        for (text, expected) in [("30", 30_000), ("30s", 30_000), ("1m30s", 90_000), ("250ms", 250), ("0", 0)] {
+        for (text, expected) in
+            [("30", 30_000), ("30s", 30_000), ("1m30s", 90_000), ("250ms", 250), ("0", 0), ("31622400", 31_622_400_000)]
+        {
             assert_eq!(parse(text), Ok(Duration::from_millis(expected)), "{text}");
         }
     }
 
     #[test]
     fn what_is_no_duration_is_refused_with_an_example() {
-        for text in ["", "abc", "-1", "-1s", "1.5", "18446744073709551615", "s"] {
+        for text in
+            ["", " ", "abc", "-1", "-1s", "1.5", "30 parsecs", "18446744073709551615", "31622401", "999999999999y", "s"]
+        {
             let error = parse(text).unwrap_err();
             assert!(error.contains("such as 30s"), "{text:?}: {error}");
         }
