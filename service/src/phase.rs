@@ -3,7 +3,7 @@
 /// What somebody asks of a service that is running.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Asked {
-    /// SIGUSR1, `init`'s drain signal: we are about to be stopped, and callers should look for another task.
+    /// SIGUSR1, which `init --drain-signal USR1` sends: we are about to be stopped, and callers should look for another task.
     LameDuck,
     /// SIGTERM, or SIGINT from a terminal.
     Stop,
