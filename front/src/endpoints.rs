@@ -350,6 +350,16 @@ mod tests {
     }
 
     #[test]
+    fn a_request_that_is_over_no_longer_counts_and_a_tie_is_the_first_ones() {
+        let now = now();
+        let mut endpoints = endpoints([1, 2], now);
+        for _ in 0..3 {
+            assert_eq!(endpoints.choose(&[], now, |_| 0), Some(address(1)));
+            endpoints.release(address(1));
+        }
+    }
+
+    #[test]
     fn an_address_is_tried_once_for_a_request() {
         let now = now();
         let mut endpoints = endpoints([1, 2], now);

@@ -67,6 +67,16 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_written_was_not_sent() {
+        for failure in [Failure::NotConnected, Failure::NotSent] {
+            assert!(!failure.may_have_been_sent());
+        }
+        for failure in [Failure::NoAnswer, Failure::BadBody, Failure::Garbage, Failure::TimedOut] {
+            assert!(failure.may_have_been_sent());
+        }
+    }
+
+    #[test]
     fn a_request_that_ends_its_tasks_does_not_end_them_all() {
         assert!(may_retry(Failure::NoAnswer, true, true, 2));
         assert!(!may_retry(Failure::NoAnswer, true, true, 3));

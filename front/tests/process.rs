@@ -768,3 +768,32 @@ async fn a_log_that_nobody_reads_holds_up_no_request() {
     front.signal(Signal::SIGTERM);
     assert_eq!(front.exit_code().await, Some(0));
 }
+
+#[tokio::test]
+async fn an_answer_is_used_for_its_time_and_dns_is_asked_once() {
+    let network = Network::new(30).await;
+    let _task = Task::start(&network, 1).await;
+    let dns = network.dns(&[1]).await;
+    let (backend, resolver) = (format!("http://back.test:{}", network.port), dns.address.to_string());
+    let mut front = Front::run(&mut front(&["--backend", &backend, "--resolver", &resolver])).await;
+    front.event("the backend's addresses changed").await;
+    for _ in 0..50 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    assert_eq!(dns.asked.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_address_that_refuses_makes_front_look_again() {
+    let network = Network::new(31).await;
+    let _task = Task::start(&network, 1).await;
+    let dns = network.dns(&[2]).await;
+    let (backend, resolver) = (format!("http://back.test:{}", network.port), dns.address.to_string());
+    let mut front =
+        Front::run(&mut front(&["--backend", &backend, "--resolver", &resolver, "--dns-max-ttl", "1h"])).await;
+    front.event("the backend's addresses changed").await;
+    dns.say(network.says(&[1]));
+    assert_eq!(front.ask("GET", "/").await.status, 502);
+    front.event("the backend's addresses changed").await;
+    assert_eq!(front.ask("GET", "/").await.status, 200);
+}

@@ -104,7 +104,7 @@ impl Registration {
         Self { name, servers, candidates, own }
     }
 
-    /// Asks once, within [`LOOKUP_TIMEOUT`].
+    /// Asks once. All of it takes at most five seconds.
     pub async fn look_up(&self) -> Answer {
         if self.servers.is_empty() {
             return Answer::Failed(format!("no DNS server: {RESOLV_CONF} names none, and --resolver was not given"));
