@@ -64,9 +64,9 @@ pub fn level(text: &str) -> Result<LevelFilter, &'static str> {
     }
 }
 
-/// Tells a person who reads stderr what `program` could not do.
-pub fn tell(program: &str, message: &dyn std::fmt::Display) {
-    let _ = Stderr.write_all(format!("{program}: {message}\n").as_bytes());
+/// Tells a person who reads stderr: one line, as it is.
+pub fn tell(line: &str) {
+    let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
 /// Standard error, dropping what cannot be written at once.

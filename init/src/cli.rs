@@ -141,6 +141,11 @@ pub struct Cli {
     #[arg(short = 'c', long, env = "INIT_SINGLE_CHILD", overrides_with = "process_group")]
     pub single_child: bool,
 
+    /// COMMAND gets a session of its own, with the terminal if there is one. A Ctrl-Z that reaches init stops all of its
+    /// processes, and init.
+    #[arg(long, env = "INIT_SESSION")]
+    pub session: bool,
+
     /// Orphans of COMMAND are reaped even if init is not PID 1. false leaves them to the system.
     #[arg(
         short = 's',
@@ -249,9 +254,18 @@ impl Cli {
             drain,
             stop_signal: self.stop_signal,
             drain_signal: self.drain_signal,
-            rewrites: Rewrites::new(self.rewrite.clone()),
+            rewrites: Rewrites::new(self.rewrites()),
             leftover_timeout: self.leftover_timeout,
         })
+    }
+
+    /// The rewrites that were asked for, and those of a session: it has no shell that could continue a job, so one that
+    /// stops must stop for everybody. What was asked for comes last, and so counts.
+    fn rewrites(&self) -> Vec<Rewrite> {
+        let stops = ["TSTP:STOP", "TTIN:STOP", "TTOU:STOP"];
+        let of_session = if self.session { stops.as_slice() } else { &[] };
+        let of_session = of_session.iter().map(|rewrite| rewrite.parse().expect("these are two names of signals"));
+        of_session.chain(self.rewrite.iter().copied()).collect()
     }
 
     /// What the host is to do.
@@ -266,6 +280,7 @@ impl Cli {
         Setup {
             stop_on: self.stop_on.clone(),
             to_group: self.process_group,
+            has_session: self.session,
             is_subreaper: self.subreaper,
             parent_death_signal: self.parent_death_signal,
             warns_on_reap: self.warn_on_reap,

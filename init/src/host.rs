@@ -21,7 +21,7 @@ use inherited::SignalState;
 pub use inherited::before_main;
 use nix::{
     sys::prctl,
-    unistd::{Pid, getpgrp, getpid, setpgid},
+    unistd::{Pid, getpgrp, getpid, setpgid, setsid},
 };
 use signal_hook::consts::{SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGXFSZ};
 use signal_hook_tokio::Signals;
@@ -40,11 +40,14 @@ use crate::{
 
 /// What the edge is told by the flags.
 #[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 pub struct Setup {
     /// The signals that ask the task to end.
     pub stop_on: Vec<Signal>,
     /// Signals go to the child's whole process group.
     pub to_group: bool,
+    /// The child gets a session of its own.
+    pub has_session: bool,
     /// Orphans of the child come to us even if we are not PID 1.
     pub is_subreaper: bool,
     /// Sent to us when our parent dies, and to the child when we do.
@@ -99,8 +102,11 @@ impl Child {
     pub fn start(command: &[OsString], setup: Setup) -> Result<Self, Error> {
         let inherited = SignalState::block_all();
         let passed_on = descriptors::inherited();
-        let signals = Signals::new(caught()).map_err(Error::Signals)?;
-        inherited::ignore_own_consequences();
+        if setup.has_session {
+            terminal::let_go();
+        }
+        let signals = Signals::new(caught(setup.has_session)).map_err(Error::Signals)?;
+        inherited::ignore_own_consequences(setup.has_session);
         // Orphans come to us as PID 1 of their namespace, or because we asked for them.
         if getpid().as_raw() != 1 {
             if setup.is_subreaper {
@@ -115,9 +121,12 @@ impl Child {
             set_parent_death_signal(signal).map_err(|source| Error::ParentDeathSignal { signal, source })?;
         }
         let had_foreground = terminal::is_in_foreground();
-        let pid = spawn(command, inherited, had_foreground, setup.parent_death_signal)?;
-        // Both do it, since either may be the first to need it.
-        let _ = setpgid(Pid::from_raw(pid), Pid::from_raw(pid));
+        let place = match (setup.has_session, had_foreground) {
+            (true, _) => Place::Session,
+            (false, true) => Place::Foreground,
+            (false, false) => Place::Group,
+        };
+        let pid = spawn(command, inherited, place, setup.parent_death_signal)?;
         // Only now: between fork and exec the child would have run our handlers.
         inherited::unblock_all();
         // What we were given was for the child. Held here, it would keep pipes and sockets open after the child's end.
@@ -253,7 +262,12 @@ impl Host for Child {
 
     fn forward(&mut self, signal: Signal) -> io::Result<()> {
         let Some(pid) = self.pid else { return Ok(()) };
-        kill(if self.setup.to_group { -self.group } else { pid }, signal)
+        kill(if self.setup.to_group { -self.group } else { pid }, signal)?;
+        if self.setup.has_session && signal.number() == SIGSTOP {
+            // Stopped with its session, as whoever asked expects; continued by SIGCONT, which goes on like any other.
+            kill(getpid().as_raw(), signal)?;
+        }
+        Ok(())
     }
 
     fn begin_stop(&mut self) {
@@ -301,16 +315,29 @@ pub fn accept_signals() {
 }
 
 /// Every signal that can be caught and passed on, and SIGCHLD.
-fn caught() -> impl Iterator<Item = i32> {
+fn caught(has_session: bool) -> impl Iterator<Item = i32> {
+    let is_kept = move |signal| KEPT.contains(&signal) && !(has_session && [SIGTTIN, SIGTTOU].contains(&signal));
     // The numbers below SIGRTMIN that are no standard signal belong to the C library.
-    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(|signal| !KEPT.contains(signal))
+    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(move |signal| !is_kept(*signal))
 }
 
-/// Starts the command in a process group of its own, with the signal state that we were started with.
+/// Where the child lives.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// In a process group of its own.
+    Group,
+    /// In one that gets the terminal's foreground from us.
+    Foreground,
+    /// In a session of its own, with the terminal if there is one.
+    Session,
+}
+
+/// Starts the command in a place of its own, with the signal state that we were started with. When this returns, the
+/// command has been executed, so its group exists.
 fn spawn(
     command: &[OsString],
     inherited: SignalState,
-    takes_foreground: bool,
+    place: Place,
     parent_death_signal: Option<Signal>,
 ) -> Result<libc::pid_t, Error> {
     let [program, arguments @ ..] = command else { return Err(Error::NoCommand) };
@@ -318,9 +345,14 @@ fn spawn(
         let mut spawn = Command::new(program);
         spawn.args(first).args(arguments);
         in_child(&mut spawn, move || {
-            let own = Pid::from_raw(0);
-            setpgid(own, own)?;
-            if takes_foreground {
+            match place {
+                Place::Session => {
+                    setsid()?;
+                    terminal::take();
+                }
+                Place::Group | Place::Foreground => setpgid(Pid::from_raw(0), Pid::from_raw(0))?,
+            }
+            if place == Place::Foreground {
                 terminal::give_foreground(getpid());
             }
             parent_death_signal.map_or(Ok(()), set_parent_death_signal)

@@ -14,6 +14,7 @@ pub mod exit;
 pub mod explain;
 pub mod host;
 pub mod lifecycle;
+pub mod personality;
 pub mod registration;
 pub mod run;
 pub mod signal;

@@ -1,6 +1,7 @@
 //! The `init` binary: reads the flags, starts the child, returns its exit code.
 
 use std::{
+    ffi::{OsStr, OsString},
     io::{self, Write},
     process::ExitCode,
 };
@@ -10,10 +11,10 @@ use init::{
     check::{CheckUrl, check},
     cli::Cli,
     error::Error,
-    exit::OWN_FAILURE,
     explain::Explanation,
     host::{self, Child},
     lifecycle::{Drain, Lifecycle},
+    personality::{Personality, Request},
     run::run,
 };
 use tokio::{
@@ -31,12 +32,17 @@ use tracing::{info, warn};
 static BEFORE_MAIN: extern "C" fn() = host::before_main;
 
 fn main() -> ExitCode {
-    let cli = match Cli::read(std::env::args_os()) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // The help or the version, on stdout; or what is wrong with the flags, on stderr.
-            let _ = error.print();
-            return if error.use_stderr() { OWN_FAILURE.into() } else { ExitCode::SUCCESS };
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let personality = Personality::of(arguments.first().map_or(OsStr::new(""), OsString::as_os_str));
+    let cli = match personality.read(&arguments, |name| std::env::var_os(name)) {
+        Request::Run(cli) => cli,
+        Request::Say { text, on_stdout, code } => {
+            let _ = if on_stdout {
+                io::stdout().write_all(text.as_bytes())
+            } else {
+                io::stderr().write_all(text.as_bytes())
+            };
+            return code.into();
         }
     };
     let result = match &cli.check {
@@ -44,8 +50,8 @@ fn main() -> ExitCode {
         None => supervise(&cli),
     };
     result.unwrap_or_else(|error| {
-        log::tell("init", &error);
-        error.exit_code().into()
+        log::tell(&personality.failure(&error));
+        personality.failure_code(&error).into()
     })
 }
 
@@ -85,7 +91,7 @@ fn probe(url: &CheckUrl, cli: &Cli) -> Result<ExitCode, Error> {
     Ok(match event_loop()?.block_on(check(url, cli.check_timeout)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(unhealthy) => {
-            log::tell("init", &format_args!("{url} is not healthy: {unhealthy}"));
+            log::tell(&format!("init: {url} is not healthy: {unhealthy}"));
             ExitCode::FAILURE
         }
     })

@@ -190,3 +190,20 @@ fn started_in_the_background_it_does_not_take_the_terminal() {
     terminal.expect("alive");
     assert_eq!(terminal.exit_code(), Some(5));
 }
+
+#[test]
+fn called_dumb_init_the_childs_session_has_the_terminal() {
+    let link = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("terminal-{}", std::process::id()));
+    std::fs::create_dir_all(&link).unwrap();
+    let path = link.join("dumb-init");
+    std::os::unix::fs::symlink(INIT, &path).unwrap();
+    let mut terminal = Terminal::run(&[path.to_str().unwrap(), "sh", "-i"]);
+    terminal.expect("$ ");
+    terminal.type_in("sh -c 'echo be''gun; exec sleep 60'\n");
+    terminal.expect("begun");
+    terminal.type_in("\x03");
+    terminal.expect("$ ");
+    terminal.type_in("exit 6\n");
+    assert_eq!(terminal.exit_code(), Some(6));
+    std::fs::remove_dir_all(&link).unwrap();
+}

@@ -71,7 +71,7 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
             ExitCode::SUCCESS
         }
         Err(error) => {
-            log::tell(name, &error);
+            log::tell(&format!("{name}: {error}"));
             OWN_FAILURE.into()
         }
     }

@@ -61,9 +61,23 @@ pub(super) fn unblock_all() {
 }
 
 /// Ignores what our own reading and writing may bring about: a log line must neither stop nor end us.
-pub(super) fn ignore_own_consequences() {
-    for signal in [libc::SIGTTIN, libc::SIGTTOU, libc::SIGPIPE, libc::SIGXFSZ] {
+///
+/// Of a session that is not ours the terminal cannot stop us, and its signals are passed on.
+pub(super) fn ignore_own_consequences(has_session: bool) {
+    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
         set_handler(signal, libc::SIG_IGN);
+    }
+    if !has_session {
+        set_handler(libc::SIGTTIN, libc::SIG_IGN);
+        set_handler(libc::SIGTTOU, libc::SIG_IGN);
+    }
+}
+
+/// Forgets what has come of these since signals were blocked.
+pub(super) fn forget_pending(signals: &[i32]) {
+    for &signal in signals {
+        set_handler(signal, libc::SIG_IGN); // Which throws away those that wait.
+        set_handler(signal, libc::SIG_DFL);
     }
 }
 

@@ -1,6 +1,9 @@
 //! The controlling terminal: the child gets the foreground if we have it, and a job that is stopped stops as one.
 
-use std::{io, os::fd::AsFd};
+use std::{
+    io,
+    os::fd::{AsFd, AsRawFd},
+};
 
 use nix::unistd::{Pid, getpgrp, getsid, tcgetpgrp, tcsetpgrp};
 
@@ -16,6 +19,30 @@ pub(super) fn is_in_foreground() -> bool {
 /// by now has no foreground, which is no failure of ours.
 pub(super) fn give_foreground(group: Pid) {
     let _ = tcsetpgrp(io::stdin().as_fd(), group);
+}
+
+nix::ioctl_none_bad!(detach, libc::TIOCNOTTY);
+nix::ioctl_write_int_bad!(attach, libc::TIOCSCTTY);
+
+/// Gives up our controlling terminal, so that the child's session can have it.
+///
+/// If we lead our session, the kernel tells its foreground of it by SIGHUP and SIGCONT. They are not meant for the child.
+/// Signals must be blocked, and their handlers not there yet.
+pub(super) fn let_go() {
+    // SAFETY: the request has no argument.
+    #[expect(unsafe_code, reason = "there is no safe wrapper of TIOCNOTTY")]
+    let given_up = unsafe { detach(io::stdin().as_raw_fd()) };
+    if given_up.is_ok() && getsid(None).is_ok_and(|session| session == nix::unistd::getpid()) {
+        super::inherited::forget_pending(&[libc::SIGHUP, libc::SIGCONT]);
+    }
+}
+
+/// Takes the terminal on standard input for our own session, which has none. Async-signal-safe. If it is another's, or
+/// no terminal, the session stays without.
+pub(super) fn take() {
+    // SAFETY: the request's argument is a number: 0, do not take it from another session.
+    #[expect(unsafe_code, reason = "there is no safe wrapper of TIOCSCTTY")]
+    let _ = unsafe { attach(libc::STDIN_FILENO, 0) };
 }
 
 /// Whether somebody could continue us if we stopped: a shell of our session with job control, in another group.
