@@ -23,6 +23,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+// musl's own allocator asks the kernel for pages, and gives them back, with every copy that signal_hook makes of its table
+// while the handlers are installed: two thirds of the time until the child runs.
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 // Not in main: Rust's own start-up runs before it and changes what was inherited.
 // SAFETY: the loader calls the functions of .init_array once, in the only thread, after relocation and with the C
 // library ready; this one makes system calls only and cannot unwind.

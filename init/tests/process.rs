@@ -447,7 +447,9 @@ fn a_stop_signal_that_arrives_while_the_child_starts_is_not_lost() {
 fn the_child_finds_the_signal_state_that_init_was_started_with() {
     let show = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
     for ignored in ["", "trap '' PIPE;", "trap '' HUP INT CHLD TTOU;", "trap '' USR1 PIPE TERM;"] {
-        for blocked in [SigSet::empty(), SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD])] {
+        for blocked in
+            [SigSet::empty(), SigSet::from_iter([Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD]), SigSet::all()]
+        {
             let run = |through: &str| {
                 let mut before = SigSet::empty();
                 pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&blocked), Some(&mut before)).unwrap();
