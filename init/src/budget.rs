@@ -5,6 +5,9 @@ use std::{fmt, time::Duration};
 /// How long the lame duck lasts when nobody said: the TTL that the service's DNS record commonly has.
 pub const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
 
+/// The child's share of the stop timeout when nobody said.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(5);
+
 /// What the stop timeout is taken to be when nobody said. It is the default of ECS (`stopTimeout`) and of Kubernetes
 /// (`terminationGracePeriodSeconds`); `docker stop` and Compose wait only 10 seconds.
 pub const ASSUMED_STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -85,6 +88,12 @@ impl StopBudget {
     #[must_use]
     pub const fn kill_after(&self) -> Option<Duration> {
         self.kill_after
+    }
+
+    /// The child's own time at the end of the stop timeout.
+    #[must_use]
+    pub const fn grace(&self) -> Duration {
+        self.grace
     }
 
     /// The platform's time from SIGTERM to SIGKILL, as given or assumed.

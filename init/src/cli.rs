@@ -17,7 +17,7 @@ use console::{
 use tracing::level_filters::LevelFilter;
 
 use crate::{
-    budget::{DEFAULT_DRAIN, StopBudget, StopTimeout},
+    budget::{DEFAULT_DRAIN, DEFAULT_GRACE, StopBudget, StopTimeout},
     check::CheckUrl,
     error::Error,
     evidence::{Evidence, Settings},
@@ -93,12 +93,13 @@ pub struct Cli {
     #[arg(long, env = "INIT_STOP_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     pub stop_timeout: Option<Duration>,
 
-    /// The end of the stop timeout that is kept for COMMAND, to finish requests in flight and exit.
+    /// The end of the stop timeout that is kept for COMMAND, to finish requests in flight and exit [default: 5s, or half
+    /// of a stop timeout below 10s].
     ///
     /// The drain gets at most the stop timeout less this. Too short: requests in flight are cut off by the platform's
     /// SIGKILL.
-    #[arg(long, env = "INIT_GRACE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
-    pub grace: Duration,
+    #[arg(long, env = "INIT_GRACE", value_name = "DURATION", value_parser = duration::parse)]
+    pub grace: Option<Duration>,
 
     /// Sent to COMMAND as the lame duck begins, for an application that can answer "Connection: close" from then on, so
     /// that pooled connections empty themselves. One that does not know the signal may die of it.
@@ -112,7 +113,7 @@ pub struct Cli {
     /// The signals that ask for a stop: they start the lame duck, and a second one ends it.
     ///
     /// Add the image's STOPSIGNAL if it has one. All others go to COMMAND at once.
-    #[arg(long, env = "INIT_STOP_ON", value_name = "SIGNAL", value_delimiter = ',', default_value = "TERM,INT")]
+    #[arg(long, env = "INIT_STOP_ON", value_name = "SIGNAL", value_delimiter = ',', value_parser = caught, default_value = "TERM,INT")]
     pub stop_on: Vec<Signal>,
 
     /// Passes a signal on as another one; a TO of 0 swallows it. May be repeated, or separated by commas.
@@ -238,7 +239,8 @@ impl Cli {
     /// What contradicts itself.
     pub fn plan(&self, now: Instant) -> Result<Plan, Error> {
         let stop_timeout = self.stop_timeout.map_or(StopTimeout::Assumed, StopTimeout::Given);
-        let budget = StopBudget::new(stop_timeout, self.grace)?;
+        let grace = self.grace.unwrap_or(DEFAULT_GRACE.min(stop_timeout.duration() / 2));
+        let budget = StopBudget::new(stop_timeout, grace)?;
         let drain = match (&self.drain, &self.dns_name) {
             (Some(DrainFlag::Fixed(drain)), _) => Drain::Fixed(*drain),
             (Some(DrainFlag::Auto), None) => return Err(Error::NoDnsName),
@@ -254,6 +256,7 @@ impl Cli {
             drain,
             stop_signal: self.stop_signal,
             drain_signal: self.drain_signal,
+            asks_health: self.health_url.is_some(),
             rewrites: Rewrites::new(self.rewrites()),
             leftover_timeout: self.leftover_timeout,
         })
@@ -355,6 +358,12 @@ fn words(text: &str) -> Result<Words, String> {
     } else {
         Ok(Words(words.into_iter().map(Into::into).collect()))
     }
+}
+
+/// A signal that init can be asked to act upon.
+fn caught(text: &str) -> Result<Signal, String> {
+    let signal: Signal = text.parse()?;
+    if signal.is_kept() { Err(format!("{signal} is never acted upon or passed on by init")) } else { Ok(signal) }
 }
 
 fn drain(text: &str) -> Result<DrainFlag, String> {

@@ -100,22 +100,26 @@ impl Evidence {
         self.lookup_at = self.lookup_at.map(|_| now);
     }
 
-    /// Takes note of an answer that came `now`.
-    pub fn answered(&mut self, answer: &Answer, now: Instant) {
+    /// Takes note of an answer that came `now`. Returns whether DNS has just shown in full that we are not there.
+    pub fn answered(&mut self, answer: &Answer, now: Instant) -> bool {
+        let mut is_absent = false;
         let pause = match *answer {
             Answer::Records { ours, count, ttl } => {
                 self.largest_ttl = self.largest_ttl.max(Some(ttl));
                 if ours {
                     self.last_sighting = Some(now);
-                } else if count >= SAMPLE {
+                } else if count >= SAMPLE || count == 1 {
+                    // One foreign address may stand for all: a load balancer, a virtual address, a weighted record.
                     self.was_sampled = true;
                 } else {
+                    is_absent = true;
                     self.not_there(ttl, now);
                 }
                 // When what we were told expires, the next answer is fresh and shows the full TTL.
                 ttl
             }
             Answer::Absent { ttl } => {
+                is_absent = true;
                 self.not_there(ttl.unwrap_or(self.settings.fallback), now);
                 RETRY_INTERVAL
             }
@@ -123,6 +127,7 @@ impl Evidence {
         };
         let pause = if self.watches_closely { WATCH_INTERVAL } else { pause.max(LEAST_INTERVAL) };
         self.lookup_at = Some(now + pause);
+        is_absent
     }
 
     /// DNS did not name us. It proves something only if it cannot be an answer from before we were registered, which
@@ -263,8 +268,11 @@ mod tests {
         let mut evidence = Evidence::new(SETTINGS, now);
         evidence.answered(&records(false, 8, 30), now + secs(500));
         assert!(!evidence.proves_absence());
+        let mut evidence = Evidence::new(SETTINGS, now);
+        evidence.answered(&records(false, 1, 30), now + secs(500));
+        assert!(!evidence.proves_absence());
         // The service shrank below a sample only as we left it.
-        evidence.answered(&records(false, 7, 30), now + secs(1000));
+        assert!(evidence.answered(&records(false, 7, 30), now + secs(1000)));
         assert!(!evidence.proves_absence());
     }
 }

@@ -23,7 +23,11 @@ impl fmt::Display for Explanation<'_> {
         let Self { cli, plan } = self;
         let limit = plan.budget.drain_limit();
         writeln!(f, "stop timeout   {}", plan.budget.stop_timeout())?;
-        writeln!(f, "grace          {}, the command's own time at the end of it", format_duration(cli.grace))?;
+        writeln!(
+            f,
+            "grace          {}, the command's own time at the end of it",
+            format_duration(plan.budget.grace())
+        )?;
         match &plan.drain {
             Drain::Fixed(drain) => {
                 writeln!(f, "drain          {}", format_duration((*drain).min(limit)))?;
@@ -76,21 +80,24 @@ impl fmt::Display for Explanation<'_> {
         writeln!(f, "  {:<12} go to {target} at once", "others")?;
 
         writeln!(f, "\nwhen the lame duck begins")?;
+        let drains = !matches!(&plan.drain, Drain::Fixed(drain) if drain.min(&limit).is_zero());
         let mut nothing = true;
         let mut line = |f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>| {
             nothing = false;
             writeln!(f, "  {text}")
         };
-        if let Some(signal) = plan.drain_signal {
+        if let Some(signal) = plan.drain_signal.filter(|_| drains) {
             line(f, format_args!("{signal} goes to {target}"))?;
         }
-        if let Some(url) = &cli.health_url {
+        if let Some(url) = cli.health_url.as_ref().filter(|_| drains) {
             line(f, format_args!("{url} is asked, and an application that is not healthy is stopped at once"))?;
         }
-        if let Some(words) = &cli.on_drain {
+        if let Some(words) = cli.on_drain.as_ref().filter(|_| drains) {
             line(f, format_args!("{words} is run, and not waited for"))?;
         }
-        if nothing {
+        if !drains {
+            writeln!(f, "  it never does: there is nothing to drain, so no drain signal, health check or hook either")?;
+        } else if nothing {
             writeln!(f, "  nothing else happens")?;
         }
         writeln!(

@@ -5,12 +5,13 @@ mod inherited;
 mod terminal;
 
 use std::{
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     ffi::OsString,
     future::poll_fn,
     io,
     mem::ManuallyDrop,
     os::unix::process::CommandExt,
+    path::PathBuf,
     process::{Command, Stdio},
     sync::Arc,
     time::Duration,
@@ -80,6 +81,10 @@ pub struct Child {
     /// Its number, and so its group's, also after it has been reaped: the group lives on while it has members.
     group: libc::pid_t,
     had_foreground: bool,
+    /// Where we were started, for the hook.
+    folder: Option<PathBuf>,
+    /// Processes that have been asked to end after the child did.
+    told: Option<HashSet<libc::pid_t>>,
     /// The child is stopped, by Ctrl-Z or by a SIGSTOP.
     is_child_stopped: bool,
     /// Ctrl-Z has stopped the child's group, and us with it.
@@ -131,6 +136,7 @@ impl Child {
         inherited::unblock_all();
         // What we were given was for the child. Held here, it would keep pipes and sockets open after the child's end.
         descriptors::close(&passed_on);
+        let folder = std::env::current_dir().ok();
         // Nor do we keep a file system busy.
         let _ = nix::unistd::chdir("/");
         Ok(Self {
@@ -138,12 +144,19 @@ impl Child {
             pid: Some(pid),
             group: pid,
             had_foreground,
+            folder,
+            told: None,
             is_child_stopped: false,
             is_stopped: false,
             signals: ManuallyDrop::new(signals),
             events: VecDeque::new(),
             questions: JoinSet::new(),
         })
+    }
+
+    /// Where signals go, until the child has been reaped.
+    fn target(&self) -> Option<libc::pid_t> {
+        self.pid.map(|pid| if self.setup.to_group { -self.group } else { pid })
     }
 
     /// Its process number, until it has been reaped.
@@ -160,6 +173,10 @@ impl Child {
             match wait_any() {
                 Waited::Ended(pid, status) if self.pid == Some(pid) => {
                     self.pid = None;
+                    if self.had_foreground && !self.setup.has_session {
+                        // Who reads from the terminal after us must not be in the background.
+                        terminal::take_back(Pid::from_raw(self.group));
+                    }
                     self.events.push_back(Event::Exited(status));
                 }
                 Waited::Ended(pid, status) => {
@@ -181,6 +198,8 @@ impl Child {
         if orphans > 0 {
             debug!(orphans, "reaped");
         }
+        // Children of those who have just ended are ours now.
+        self.tell_adopted();
         if is_alone && self.pid.is_none() {
             self.events.push_back(Event::Alone);
         }
@@ -211,11 +230,28 @@ impl Child {
         let [program, arguments @ ..] = self.setup.on_drain.as_slice() else { return };
         let mut hook = Command::new(program);
         hook.args(arguments).stdin(Stdio::null());
-        let inherited = SignalState::block_all();
-        restore_signals(&mut hook, inherited);
-        match hook.spawn() {
+        if let Some(folder) = &self.folder {
+            hook.current_dir(folder);
+        }
+        restore_signals(&mut hook, SignalState::block_all());
+        // Between fork and exec the hook would run our handlers.
+        inherited::block_again();
+        let started = hook.spawn();
+        inherited::unblock_all();
+        match started {
             Ok(hook) => debug!(pid = hook.id(), "the drain hook runs"),
             Err(error) => warn!(%error, "the drain hook {program:?} could not be started"),
+        }
+    }
+
+    /// Asks those to end who have become ours since the child has ended.
+    fn tell_adopted(&mut self) {
+        if let Some(told) = &mut self.told {
+            for pid in children() {
+                if told.insert(pid) {
+                    let _ = kill(pid, Signal::TERM);
+                }
+            }
         }
     }
 
@@ -223,7 +259,7 @@ impl Child {
     fn probe(&mut self) {
         let Some((url, limit)) = self.setup.health.clone() else { return };
         self.questions.spawn(async move {
-            check(&url, limit).await.err().map(|unhealthy| Event::Unhealthy(unhealthy.to_string()))
+            Some(check(&url, limit).await.map_or_else(|error| Event::Unhealthy(error.to_string()), |()| Event::Healthy))
         });
     }
 }
@@ -239,7 +275,7 @@ impl Host for Child {
                 signal = poll_fn(|context| self.signals.poll_next_unpin(context)) => signal,
                 Some(answer) = self.questions.join_next() => match answer {
                     Ok(Some(event)) => return event,
-                    // A healthy application, or a question that ended with a panic: nothing to tell.
+                    // A question that ended with a panic: nothing to tell.
                     Ok(None) | Err(_) => continue,
                 },
             };
@@ -261,8 +297,12 @@ impl Host for Child {
     }
 
     fn forward(&mut self, signal: Signal) -> io::Result<()> {
-        let Some(pid) = self.pid else { return Ok(()) };
-        kill(if self.setup.to_group { -self.group } else { pid }, signal)?;
+        let Some(target) = self.target() else { return Ok(()) };
+        kill(target, signal)?;
+        if signal == Signal::HUP && self.is_child_stopped {
+            // As the kernel does when a terminal goes away: a stopped process would never hear of it.
+            kill(target, Signal::new(SIGCONT))?;
+        }
         if self.setup.has_session && signal.number() == SIGSTOP {
             // Stopped with its session, as whoever asked expects; continued by SIGCONT, which goes on like any other.
             kill(getpid().as_raw(), signal)?;
@@ -274,10 +314,10 @@ impl Host for Child {
         // The news that it has stopped may be waiting behind the signal that asks for its end.
         self.reap();
         if self.is_child_stopped
-            && let Some(pid) = self.pid
+            && let Some(target) = self.target()
         {
             // A stopped process acts on nothing but SIGKILL, so the stop signal would wait for ever.
-            let _ = kill(pid, Signal::new(SIGCONT));
+            let _ = kill(target, Signal::new(SIGCONT));
         }
     }
 
@@ -301,9 +341,7 @@ impl Host for Child {
             let _ = kill(-1, term);
         } else {
             // Orphans are ours by now; whoever else shares our namespace is none of our business.
-            for pid in children() {
-                let _ = kill(pid, term);
-            }
+            self.told = Some(HashSet::new());
         }
         self.reap();
     }

@@ -20,7 +20,9 @@ pub enum Event {
     Other(Signal),
     /// DNS answered a lookup that [`Action::LookUp`] asked for.
     Answered(Answer),
-    /// The application was asked for its health as the lame duck began, and is not well.
+    /// The application was asked for its health as the lame duck began, and is well.
+    Healthy,
+    /// It was, and is not.
     Unhealthy(String),
     /// The child has ended and has been reaped: nothing may be sent to it any more.
     Exited(ExitStatus),
@@ -94,6 +96,8 @@ pub struct Plan {
     pub stop_signal: Option<Signal>,
     /// Sent to the child as the lame duck begins.
     pub drain_signal: Option<Signal>,
+    /// The application is asked for its health then. The drain signal waits for the answer: it may change it.
+    pub asks_health: bool,
     /// Signals that are passed on as others, or not at all.
     pub rewrites: Rewrites,
     /// How long the processes that are left when the child ends may take to end.
@@ -105,7 +109,7 @@ enum Phase {
     Running,
     LameDuck { asked: Signal, asked_at: Instant, until: Instant },
     Stopping,
-    Leaving { status: ExitStatus, until: Instant },
+    Leaving { status: ExitStatus, until: Instant, was_asked: bool },
 }
 
 /// Running, then lame duck, then stopping; the child's death ends any of them, and then the others are seen off.
@@ -159,13 +163,14 @@ impl Lifecycle {
                 self.kill_at = None;
                 vec![Action::Kill]
             }
-            (Leaving { status, until }, Event::Wake) if until <= now => vec![Action::Exit(status)],
+            (Leaving { status, until, .. }, Event::Wake) if until <= now => vec![Action::Exit(status)],
             // A timer that was set before the phase changed.
             (Stopping | Leaving { .. }, Event::Wake) => vec![],
 
             (LameDuck { asked, .. }, Event::Unhealthy(why)) => self.stop(asked, Reason::Unhealthy(why)),
+            (LameDuck { .. }, Event::Healthy) => self.plan.drain_signal.map(Action::Forward).into_iter().collect(),
             // The probe was slower than the stop.
-            (Running | Stopping | Leaving { .. }, Event::Unhealthy(_)) => vec![],
+            (Running | Stopping | Leaving { .. }, Event::Unhealthy(_) | Event::Healthy) => vec![],
 
             (Running | LameDuck { .. }, Event::Answered(answer)) => self.answered(&answer, now),
             // The lookup was slower than the stop.
@@ -176,8 +181,14 @@ impl Lifecycle {
             }
 
             (Running | LameDuck { .. } | Stopping, Event::Exited(status)) => self.leave(status, now),
-            // Asked once more while the others are seen off: they have been told, and nobody waits for them any longer.
-            (Leaving { status, .. }, Event::Alone | Event::Stop(_)) => vec![Action::Exit(status)],
+            (Leaving { status, until, was_asked: false }, Event::Stop(_)) => {
+                // The others have been told already, and have their time.
+                self.phase = Leaving { status, until, was_asked: true };
+                vec![]
+            }
+            // Asked once more while the others are seen off: nobody waits for them any longer.
+            (Leaving { status, was_asked: true, .. }, Event::Stop(_)) => vec![Action::Exit(status)],
+            (Leaving { status, .. }, Event::Alone) => vec![Action::Exit(status)],
             // The child is gone, so there is nobody to pass it on to.
             (Leaving { .. }, Event::Other(_)) => vec![],
             // The child ends once, and is there until then.
@@ -189,11 +200,6 @@ impl Lifecycle {
     fn begin(&mut self, asked: Signal, now: Instant) -> Vec<Action> {
         // Counted from the first stop signal, as the platform does.
         self.kill_at = self.plan.budget.kill_after().map(|after| now + after);
-        if let Drain::Auto(evidence) = &self.plan.drain
-            && evidence.proves_absence()
-        {
-            return self.stop(asked, Reason::NeverRegistered);
-        }
         let until = self.lame_duck_ends(now);
         if until <= now {
             return self.stop(asked, Reason::NoDrain);
@@ -201,7 +207,7 @@ impl Lifecycle {
         // Callers may resolve our address until their cached answer expires: keep serving.
         self.phase = Phase::LameDuck { asked, asked_at: now, until };
         let mut actions = vec![Action::Drain { until }];
-        actions.extend(self.plan.drain_signal.map(Action::Forward));
+        actions.extend(self.plan.drain_signal.filter(|_| !self.plan.asks_health).map(Action::Forward));
         if let Drain::Auto(evidence) = &mut self.plan.drain {
             evidence.watch_closely(now);
         }
@@ -227,7 +233,9 @@ impl Lifecycle {
     fn answered(&mut self, answer: &Answer, now: Instant) -> Vec<Action> {
         let Drain::Auto(evidence) = &mut self.plan.drain else { return vec![] };
         let needed_before = evidence.needed();
-        evidence.answered(answer, now);
+        let is_absent = evidence.answered(answer, now);
+        // An answer from before the stop may be too old: the task may have been registered since.
+        let never_was = is_absent && evidence.proves_absence();
         let needed = evidence.needed();
         let mut actions = Vec::new();
         // Told when it is learned, long before the deploy that it would spoil.
@@ -235,6 +243,9 @@ impl Lifecycle {
             actions.extend(self.plan.budget.cut(needed).map(Action::WarnOfCut));
         }
         if let Phase::LameDuck { asked, asked_at, until } = self.phase {
+            if never_was {
+                return self.stop(asked, Reason::NeverRegistered);
+            }
             let ends = self.lame_duck_ends(asked_at);
             self.phase = Phase::LameDuck { asked, asked_at, until: ends };
             if ends > until {
@@ -263,7 +274,8 @@ impl Lifecycle {
         }
         let until = now + self.plan.leftover_timeout;
         let until = self.kill_at.map_or(until, |kill_at| until.min(kill_at));
-        self.phase = Phase::Leaving { status, until };
+        let was_asked = self.phase != Phase::Running;
+        self.phase = Phase::Leaving { status, until, was_asked };
         vec![Action::TerminateOthers]
     }
 }
@@ -288,6 +300,7 @@ mod tests {
             drain,
             stop_signal: None,
             drain_signal: None,
+            asks_health: false,
             rewrites: Rewrites::default(),
             leftover_timeout: secs(2),
         }
@@ -493,12 +506,40 @@ mod tests {
     }
 
     #[test]
-    fn a_task_that_dns_never_named_stops_at_once() {
+    fn a_task_that_dns_never_named_stops_when_a_fresh_answer_says_so_too() {
         let now = now();
+        let absent = || Event::Answered(Answer::Absent { ttl: None });
         let mut lifecycle = following_dns(now);
-        lifecycle.handle(Event::Answered(Answer::Absent { ttl: None }), now + secs(100));
+        lifecycle.handle(absent(), now + secs(100));
+        let actions = lifecycle.handle(Event::Stop(Signal::TERM), now + secs(101));
+        assert_eq!(actions, [Action::Drain { until: now + secs(131) }, Action::LookUp]);
+        let mut registered_since = lifecycle.clone();
         let expected = [Action::Stop(Reason::NeverRegistered), Action::Forward(Signal::TERM)];
-        assert_eq!(lifecycle.handle(Event::Stop(Signal::TERM), now + secs(101)), expected);
+        assert_eq!(lifecycle.handle(absent(), now + secs(101)), expected);
+        let answer = Answer::Records { ours: true, count: 4, ttl: secs(40) };
+        let actions = registered_since.handle(Event::Answered(answer), now + secs(101));
+        assert_eq!(actions, [Action::Extend { until: now + secs(146) }]);
+    }
+
+    #[test]
+    fn the_drain_signal_waits_until_the_application_has_said_that_it_is_well() {
+        let now = now();
+        let plan = Plan { drain_signal: Some(Signal::USR1), asks_health: true, ..lifecycle(30).plan };
+        let mut lifecycle = Lifecycle::new(plan);
+        assert_eq!(lifecycle.handle(Event::Stop(Signal::TERM), now), [Action::Drain { until: now + secs(30) }]);
+        assert_eq!(lifecycle.handle(Event::Healthy, now), [Action::Forward(Signal::USR1)]);
+        lifecycle.handle(Event::Wake, now + secs(30));
+        assert_eq!(lifecycle.handle(Event::Healthy, now + secs(30)), []);
+    }
+
+    #[test]
+    fn the_first_request_to_stop_does_not_take_their_time_from_those_who_are_left() {
+        let now = now();
+        let mut lifecycle = lifecycle(30);
+        lifecycle.handle(Event::Exited(STATUS), now);
+        assert_eq!(lifecycle.handle(Event::Stop(Signal::TERM), now), []);
+        assert_eq!(lifecycle.deadline(), Some(now + secs(2)));
+        assert_eq!(lifecycle.handle(Event::Stop(Signal::TERM), now), [Action::Exit(STATUS)]);
     }
 
     #[test]

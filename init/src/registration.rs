@@ -136,12 +136,20 @@ impl Registration {
         let four = self.ask(name, TYPE::A).await?;
         // Most networks have no IPv6 tasks: do not ask twice as often for nothing.
         let may_be_six = own.iter().any(IpAddr::is_ipv6);
-        let six = if four.records.is_empty() || may_be_six { Some(self.ask(name, TYPE::AAAA).await?) } else { None };
+        let six = if four.records.is_empty() {
+            Some(self.ask(name, TYPE::AAAA).await?)
+        } else if may_be_six {
+            match self.ask(name, TYPE::AAAA).await {
+                Ok(found) => Some(found),
+                // What is known of IPv4 holds; that we are in neither would not be known.
+                Err(_) if four.names(own) => None,
+                Err(error) => return Err(error),
+            }
+        } else {
+            None
+        };
         let all = [Some(&four), six.as_ref()].into_iter().flatten();
-        let ours = all
-            .clone()
-            .flat_map(|found| &found.records)
-            .any(|record| matches!(record, Record::Address(address) if own.contains(address)));
+        let ours = all.clone().any(|found| found.names(own));
         let count = all.clone().map(|found| found.records.len()).max().unwrap_or_default();
         let ttl = all.filter_map(|found| found.ttl).max();
         Ok(if count == 0 {
@@ -154,19 +162,20 @@ impl Registration {
     /// An SRV record is ours if its target is one of our addresses: in the same answer, or by another question.
     async fn services(&self, found: Found, own: &[IpAddr]) -> io::Result<Answer> {
         let count = found.records.len();
-        let Some(ttl) = found.ttl.filter(|_| count > 0) else { return Ok(Answer::Absent { ttl: found.ttl }) };
+        let Some(mut ttl) = found.ttl.filter(|_| count > 0) else { return Ok(Answer::Absent { ttl: found.ttl }) };
         let mut ours = false;
         for record in found.records.iter().take(MOST_TARGETS) {
             let Record::Service(target) = record else { continue };
-            let mut addresses: Vec<IpAddr> = found
-                .additional
-                .iter()
-                .filter(|(name, _)| name.eq_ignore_ascii_case(target))
-                .map(|(_, address)| *address)
-                .collect();
+            let mut addresses = Vec::new();
+            for (_, address, lives) in found.additional.iter().filter(|(name, ..)| name.eq_ignore_ascii_case(target)) {
+                addresses.push(*address);
+                ttl = ttl.max(*lives);
+            }
             if addresses.is_empty() {
                 let asked = self.ask(target, TYPE::A).await?;
                 addresses = asked.records.iter().filter_map(Record::address).collect();
+                // Who has the service's record looks the target up when it likes.
+                ttl = ttl.max(asked.ttl.unwrap_or_default());
             }
             ours |= addresses.iter().any(|address| own.contains(address));
         }
@@ -240,10 +249,17 @@ impl Record {
 struct Found {
     records: Vec<Record>,
     /// The addresses of SRV targets that came along.
-    additional: Vec<(String, IpAddr)>,
-    /// How long the answer holds: as long as each of its records, a CNAME on the way included. Of an answer without
-    /// records, what its SOA says (RFC 2308).
+    additional: Vec<(String, IpAddr, Duration)>,
+    /// How long a cache may hold what was asked for. A CNAME on the way may expire earlier: who follows it again finds the
+    /// same record still cached. Of an answer without records, what its SOA says (RFC 2308).
     ttl: Option<Duration>,
+}
+
+impl Found {
+    /// Whether one of these addresses is in it.
+    fn names(&self, own: &[IpAddr]) -> bool {
+        self.records.iter().filter_map(Record::address).any(|address| own.contains(&address))
+    }
 }
 
 async fn ask_server(server: SocketAddr, name: &str, record_type: TYPE) -> io::Result<Found> {
@@ -343,16 +359,18 @@ fn read(bytes: &[u8], id: u16, name: &str, record_type: TYPE) -> Result<Option<F
             found.records.push(Record::Service(service.target.to_string()));
         }
     }
-    let shortest = packet.answers.iter().map(|answer| answer.ttl).min();
+    let is_asked_for = |data: &RData<'_>| address_of(data).is_some() || matches!(data, RData::SRV(_));
+    let longest = packet.answers.iter().filter(|answer| is_asked_for(&answer.rdata)).map(|answer| answer.ttl).max();
     let negative = packet
         .name_servers
         .iter()
         .find_map(|record| if let RData::SOA(soa) = &record.rdata { Some(soa.minimum.min(record.ttl)) } else { None });
-    let ttl = if found.records.is_empty() { negative } else { shortest };
+    let ttl = if found.records.is_empty() { negative } else { longest };
     found.ttl = ttl.map(|seconds| Duration::from_secs(seconds.into()));
     for record in &packet.additional_records {
         if let Some(address) = address_of(&record.rdata) {
-            found.additional.push((record.name.to_string(), address));
+            let lives = Duration::from_secs(record.ttl.into());
+            found.additional.push((record.name.to_string(), address, lives));
         }
     }
     Ok(Some(found))
@@ -430,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_holds_as_long_as_its_shortest_record() {
+    fn an_answer_holds_as_long_as_its_addresses_and_not_as_the_alias() {
         let Ok(Some(found)) = read(&reply(), 7, "BACK.test", TYPE::A) else { panic!("it is an answer") };
         assert_eq!(found.ttl, Some(Duration::from_mins(1)));
         assert_eq!(found.records[0], Record::Address("10.0.0.7".parse().unwrap()));

@@ -6,7 +6,7 @@ use signal_hook::low_level::signal_name;
 
 /// A signal number.
 ///
-/// Not an enumeration: real-time signals have no names of their own, and they must pass like any other (`docker stop`
+/// Not an enumeration: real-time signals have no names of their own, and they pass like any other (`docker stop`
 /// of an image with `STOPSIGNAL SIGRTMIN+3` sends one).
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Signal(i32);
@@ -31,6 +31,29 @@ impl Signal {
     #[must_use]
     pub const fn new(number: i32) -> Self {
         Self(number)
+    }
+
+    /// Whether init keeps it to itself: nobody can catch it, it is a fault of init's own, a consequence of its own writes,
+    /// the news of a child, what a terminal does to background jobs, or the C library's.
+    #[must_use]
+    pub const fn is_kept(self) -> bool {
+        use signal_hook::consts as number;
+        matches!(
+            self.0,
+            number::SIGKILL
+                | number::SIGSTOP
+                | number::SIGBUS
+                | number::SIGFPE
+                | number::SIGILL
+                | number::SIGSEGV
+                | number::SIGPIPE
+                | number::SIGXFSZ
+                | number::SIGCHLD
+                | number::SIGTTIN
+                | number::SIGTTOU
+                | 32
+                | 33
+        )
     }
 
     /// The number that the kernel knows it by.

@@ -273,11 +273,12 @@ fn a_command_that_cannot_run_is_126_or_127_and_the_message_names_it() {
 
 #[test]
 fn our_own_failures_are_125_and_say_what_and_which_value() {
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
         (&[], &["no command", "Usage"]),
         (&["--drian", "1s", "true"], &["--drian"]),
         (&["--drain", "soon", "true"], &["--drain", "soon", "such as 30s"]),
         (&["--drain", "-1s", "true"], &["-1"]),
+        (&["--stop-on", "PIPE", "true"], &["--stop-on", "SIGPIPE"]),
         (&["--grace", "1m", "true"], &["grace of 1m", "stop timeout of 30s"]),
         (&["--check", "ftp://127.0.0.1/"], &["ftp://127.0.0.1/", "such as http://"]),
     ];
@@ -1048,4 +1049,46 @@ fn called_dumb_init_it_signals_the_whole_session_and_stops_with_it() {
     assert_eq!(lines, ["child", "group"]);
     running.signal(Signal::SIGUSR2);
     assert_eq!(running.exit_code(), Some(9));
+}
+
+#[test]
+fn the_hook_runs_where_init_was_started() {
+    let scratch = Scratch::new("hook-folder");
+    let hook = scratch.path("hook");
+    fs::write(&hook, "#!/bin/sh\npwd >ran\n").unwrap();
+    fs::set_permissions(&hook, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = init(Place::Normal, &["--drain", "50ms", "--on-drain", "./hook", "sh", "-c", ECHO_SIGNALS]);
+    command.current_dir(&scratch.0).stdout(Stdio::piped());
+    let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+    let mut output = Output::of(running.outer.stdout.take().unwrap());
+    assert_eq!(line(&mut output), "ready");
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    eventually("the hook has run", || fs::read_to_string(scratch.path("ran")).ok().filter(|said| !said.is_empty()));
+}
+
+#[test]
+fn children_of_those_who_are_left_are_asked_to_end_too() {
+    for &place in places() {
+        let script = "setsid sh -c 'echo ready; sleep 50; :' & sleep 0.3; exit 7";
+        let (mut running, _output) = Running::ready(place, &["--leftover-timeout", "25s", "sh", "-c", script]);
+        let asked = Instant::now();
+        assert_eq!(running.exit_code(), Some(7), "{place:?}");
+        assert!(asked.elapsed() < Duration::from_secs(20), "{place:?}: the sleep was not asked");
+    }
+}
+
+#[test]
+fn a_short_stop_timeout_alone_is_enough() {
+    for timeout in ["3s", "1", "0"] {
+        let mut running = Running::start(Place::Normal, &["--stop-timeout", timeout, "true"]);
+        assert_eq!(running.exit_code(), Some(0), "{timeout}");
+    }
+}
+
+#[test]
+fn without_a_drain_the_explanation_promises_nothing_at_its_start() {
+    let flags = ["--drain", "0", "--drain-signal", "USR1", "--on-drain", "deregister", "--explain"];
+    let text = String::from_utf8(init(Place::Normal, &flags).output().unwrap().stdout).unwrap();
+    assert!(text.contains("it never does") && !text.contains("deregister"), "{text}");
 }

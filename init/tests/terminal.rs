@@ -207,3 +207,12 @@ fn called_dumb_init_the_childs_session_has_the_terminal() {
     assert_eq!(terminal.exit_code(), Some(6));
     std::fs::remove_dir_all(&link).unwrap();
 }
+
+#[test]
+fn whoever_reads_after_init_has_the_terminal_back() {
+    let mut terminal = Terminal::run(&["sh", "-c", &format!("{INIT} true; echo next; read x; echo got $x")]);
+    terminal.expect("next");
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+    assert_eq!(terminal.exit_code(), Some(0));
+}

@@ -53,6 +53,12 @@ impl SignalState {
     }
 }
 
+/// Blocks every signal once more, around another fork.
+pub(super) fn block_again() {
+    // Fails only for an unknown `how`; the constant is a known one.
+    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+}
+
 /// Lets every signal through, also those that were blocked when we started: an init that waits for a signal which
 /// cannot arrive would hang.
 pub(super) fn unblock_all() {

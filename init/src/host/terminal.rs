@@ -45,6 +45,13 @@ pub(super) fn take() {
     let _ = unsafe { attach(libc::STDIN_FILENO, 0) };
 }
 
+/// Takes the foreground back from `group`, which has ended, unless somebody else has it by now.
+pub(super) fn take_back(group: Pid) {
+    if tcgetpgrp(io::stdin().as_fd()).is_ok_and(|foreground| foreground == group) {
+        give_foreground(getpgrp());
+    }
+}
+
 /// Whether somebody could continue us if we stopped: a shell of our session with job control, in another group.
 ///
 /// A session leader, and PID 1, would stop for good.
