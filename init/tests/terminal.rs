@@ -92,6 +92,15 @@ impl Terminal {
         tcgetpgrp(&self.master).unwrap()
     }
 
+    /// Waits until the keys are this group's: what is typed before goes to another.
+    fn await_foreground(&self, group: Pid) {
+        let started = Instant::now();
+        while self.foreground() != group {
+            assert!(started.elapsed() < PATIENCE, "{group} does not get the terminal");
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+
     fn exit_code(&mut self) -> Option<i32> {
         let started = Instant::now();
         loop {
@@ -126,11 +135,12 @@ fn an_interactive_shell_has_job_control() {
     terminal.expect("$ ");
     terminal.type_in("sh -c 'echo be''gun; exec sleep 60'\n");
     terminal.expect("begun");
+    let job = terminal.foreground();
     terminal.type_in("\x1a");
     terminal.expect("Stopped");
     terminal.type_in("echo al''ive; fg\n");
     terminal.expect("alive");
-    terminal.expect("sleep 60");
+    terminal.await_foreground(job);
     terminal.type_in("\x03");
     terminal.expect("$ ");
     terminal.type_in("exit 3\n");
@@ -166,11 +176,7 @@ fn ctrl_z_stops_init_with_its_child_and_the_shell_can_continue_them() {
     terminal.type_in("echo al''ive; fg\n");
     terminal.expect("alive");
     // The shell gives the keys to init, and init to its child.
-    let started = Instant::now();
-    while terminal.foreground() != child {
-        assert!(started.elapsed() < PATIENCE, "the child does not get the terminal back");
-        thread::sleep(Duration::from_millis(2));
-    }
+    terminal.await_foreground(child);
     terminal.type_in("\x03");
     terminal.expect("$ ");
     terminal.type_in("echo code $?; exit 4\n");
