@@ -9,7 +9,7 @@ use std::{
 
 use clap::Parser;
 use console::{
-    duration,
+    dns_server, duration,
     log::{self, LogFormat},
 };
 use hyper::{Uri, header::HeaderValue};
@@ -38,7 +38,7 @@ pub struct Cli {
     pub backend: BackendUrl,
 
     /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
-    #[arg(long, env = "FRONT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = resolver)]
+    #[arg(long, env = "FRONT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = dns_server::parse)]
     pub resolver: Vec<SocketAddr>,
 
     /// How long a DNS server may take to answer; it is asked twice.
@@ -178,14 +178,6 @@ impl fmt::Display for BackendUrl {
     }
 }
 
-/// A DNS server: an address, with or without a port.
-fn resolver(text: &str) -> Result<SocketAddr, &'static str> {
-    const DNS: u16 = 53;
-    text.parse()
-        .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS)))
-        .map_err(|_| "expected an IP address, with or without a port, such as 169.254.169.253 or 127.0.0.1:5353")
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -231,13 +223,6 @@ mod tests {
             let error = text.parse::<BackendUrl>().unwrap_err();
             assert!(error.contains("such as http://"), "{text:?}: {error}");
         }
-    }
-
-    #[test]
-    fn a_resolver_is_an_address_with_or_without_a_port() {
-        assert_eq!(resolver("127.0.0.1"), Ok("127.0.0.1:53".parse().unwrap()));
-        assert_eq!(resolver("[::1]:5353"), Ok("[::1]:5353".parse().unwrap()));
-        assert!(resolver("dns.internal").is_err());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use clap::{CommandFactory, FromArgMatches, Parser, error::ErrorKind, parser::ValueSource};
 use console::{
-    duration,
+    dns_server, duration,
     log::{self, LogFormat},
 };
 use tracing::level_filters::LevelFilter;
@@ -61,8 +61,8 @@ pub struct Cli {
     ///
     /// It is looked up once a TTL to learn the TTL and whether our address is in the answer, and every second after a
     /// stop signal. The lame duck ends one TTL and --dns-margin after the stop or after our address was last seen,
-    /// whichever is later. If DNS never named us, there is no lame duck. A first label with an underscore asks for SRV
-    /// records.
+    /// whichever is later. If DNS never named us, and says so once more after the stop, it ends at once. A first label with
+    /// an underscore asks for SRV records.
     #[arg(long, env = "INIT_DNS_NAME", value_name = "NAME")]
     pub dns_name: Option<DnsName>,
 
@@ -75,13 +75,13 @@ pub struct Cli {
     pub dns_fallback: Duration,
 
     /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
-    #[arg(long, env = "INIT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = resolver)]
+    #[arg(long, env = "INIT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = dns_server::parse)]
     pub resolver: Vec<SocketAddr>,
 
     /// Our address as DNS names it [default: those of the network interfaces]. May be repeated, or separated by commas.
     ///
     /// Needed where it is not on an interface: behind a NAT, as with ECS bridge networking, where the host's address
-    /// is registered. Without it such a task takes itself for one that was never registered.
+    /// is registered. Without it such a task may take itself for one that was never registered.
     #[arg(long, env = "INIT_OWN_ADDRESS", value_name = "IP", value_delimiter = ',')]
     pub own_address: Vec<IpAddr>,
 
@@ -271,6 +271,12 @@ impl Cli {
         of_session.chain(self.rewrite.iter().copied()).collect()
     }
 
+    /// Whether signals go to the command's process group: asked for, and not overridden, by a flag or a variable.
+    #[must_use]
+    pub const fn signals_group(&self) -> bool {
+        self.process_group && !self.single_child
+    }
+
     /// What the host is to do.
     #[must_use]
     pub fn setup(&self, plan: &Plan) -> Setup {
@@ -282,7 +288,7 @@ impl Cli {
         };
         Setup {
             stop_on: self.stop_on.clone(),
-            to_group: self.process_group,
+            to_group: self.signals_group(),
             has_session: self.session,
             is_subreaper: self.subreaper,
             parent_death_signal: self.parent_death_signal,
@@ -373,14 +379,6 @@ fn drain(text: &str) -> Result<DrainFlag, String> {
     duration::parse(text).map(DrainFlag::Fixed).map_err(|error| format!("{error}, or auto"))
 }
 
-/// A DNS server: an address, with or without a port.
-fn resolver(text: &str) -> Result<SocketAddr, &'static str> {
-    const DNS: u16 = 53;
-    text.parse()
-        .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, DNS)))
-        .map_err(|_| "expected an IP address, with or without a port, such as 169.254.169.253 or 127.0.0.1:5353")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -425,6 +423,22 @@ mod tests {
         let odd = OsString::from_vec(vec![b'a', 0xff]);
         let cli = Cli::read([OsString::from("init"), "--".into(), "echo".into(), odd.clone()]).unwrap();
         assert_eq!(cli.command, ["echo".into(), odd]);
+    }
+
+    #[test]
+    fn single_child_overrides_the_process_group() {
+        for (flags, expected) in [
+            (vec![], false),
+            (vec!["-g"], true),
+            (vec!["-c"], false),
+            (vec!["-g", "-c"], false),
+            (vec!["-c", "-g"], true),
+        ] {
+            assert_eq!(parse(&[&flags[..], &["true"]].concat()).unwrap().signals_group(), expected, "{flags:?}");
+        }
+        // As the variable and the flag together give it.
+        let both = Cli { process_group: true, single_child: true, ..parse(&["true"]).unwrap() };
+        assert!(!both.signals_group());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, io};
 
-use crate::{budget::Overspent, check::InvalidUrl, exit, signal::Signal};
+use crate::{budget::Overspent, exit, signal::Signal};
 
 /// Why init itself ended. Its text says what, which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -13,9 +13,6 @@ pub enum Error {
     /// The durations contradict each other.
     #[error(transparent)]
     Budget(#[from] Overspent),
-    /// `--check` was given something else than a URL that it can probe.
-    #[error(transparent)]
-    InvalidUrl(#[from] InvalidUrl),
     /// An automatic drain without a name to look up.
     #[error("--drain auto has no name to look up: give the one that callers use as --dns-name (INIT_DNS_NAME)")]
     NoDnsName,
@@ -51,7 +48,6 @@ impl Error {
             Self::Spawn { source, .. } => exit::of_spawn_failure(source),
             Self::NoCommand
             | Self::Budget(_)
-            | Self::InvalidUrl(_)
             | Self::NoDnsName
             | Self::ParentDeathSignal { .. }
             | Self::EventLoop(_)
@@ -67,7 +63,7 @@ fn hint(error: &io::Error) -> &'static str {
             ". Check that it is in the image and on PATH, and for a script or a dynamic binary that its interpreter is too"
         }
         Some(libc::ENOEXEC) => {
-            ". It must be built for this architecture; a script needs a first line such as #!/bin/sh"
+            ". It must be built for this architecture; a script needs a first line such as #!/bin/sh, or that shell in the image"
         }
         Some(libc::EACCES) => ". It must be a file that this user may execute",
         _ => "",

@@ -40,7 +40,7 @@ impl fmt::Display for Explanation<'_> {
                 writeln!(
                     f,
                     "drain          the TTL of {name} and {}, from the stop or from the last time that DNS named us; {} if DNS \
-                     never answers; none if it never named us; at most {}",
+                     never answers; over at once if it never named us; at most {}",
                     format_duration(cli.dns_margin),
                     format_duration(cli.dns_fallback.min(limit)),
                     format_duration(limit),
@@ -62,7 +62,7 @@ impl fmt::Display for Explanation<'_> {
         writeln!(f, "leftovers      processes that are left when the command ends {leftover}")?;
 
         writeln!(f, "\nsignals")?;
-        let target = if cli.process_group { "the command's process group" } else { "the command" };
+        let target = if cli.signals_group() { "the command's process group" } else { "the command" };
         for &signal in &cli.stop_on {
             let passed = plan.stop_signal.or_else(|| plan.rewrites.apply(signal));
             let passed = passed.map_or_else(|| "nothing".to_owned(), |signal| signal.to_string());

@@ -24,7 +24,7 @@ use nix::{
     sys::prctl,
     unistd::{Pid, getpgrp, getpid, setpgid, setsid},
 };
-use signal_hook::consts::{SIGCHLD, SIGCONT, SIGKILL, SIGPIPE, SIGSTOP, SIGTERM, SIGTTIN, SIGTTOU, SIGXFSZ};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
 use signal_hook_tokio::Signals;
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
@@ -62,14 +62,6 @@ pub struct Setup {
     /// Where the name of this task is looked up.
     pub registration: Option<Arc<Registration>>,
 }
-
-/// Signals that are not passed on.
-///
-/// Faults of our own, which a handler would repeat for ever: BUS, FPE, ILL, SEGV. Consequences of our own writes, above
-/// all of log lines, that would be taken for somebody's wish: PIPE, XFSZ. What a terminal does to background jobs,
-/// which must not stop us: TTIN, TTOU. And KILL and STOP, which nobody can catch.
-const KEPT: [i32; 10] =
-    [libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGSEGV, SIGPIPE, SIGXFSZ, SIGTTIN, SIGTTOU, SIGKILL, SIGSTOP];
 
 /// The child and all that concerns it. The only place where processes are reaped.
 ///
@@ -335,10 +327,9 @@ impl Host for Child {
         if self.events.contains(&Event::Alone) {
             return;
         }
-        let term = Signal::new(SIGTERM);
         if getpid().as_raw() == 1 {
             // Everything in our namespace, and nothing else.
-            let _ = kill(-1, term);
+            let _ = kill(-1, Signal::TERM);
         } else {
             // Orphans are ours by now; whoever else shares our namespace is none of our business.
             self.told = Some(HashSet::new());
@@ -354,9 +345,14 @@ pub fn accept_signals() {
 
 /// Every signal that can be caught and passed on, and SIGCHLD.
 fn caught(has_session: bool) -> impl Iterator<Item = i32> {
-    let is_kept = move |signal| KEPT.contains(&signal) && !(has_session && [SIGTTIN, SIGTTOU].contains(&signal));
+    let is_wanted = move |signal| match signal {
+        SIGCHLD => true,
+        // A terminal can stop us only in the session that we have let go.
+        SIGTTIN | SIGTTOU => has_session,
+        signal => !Signal::new(signal).is_kept(),
+    };
     // The numbers below SIGRTMIN that are no standard signal belong to the C library.
-    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(move |signal| !is_kept(*signal))
+    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(move |signal| is_wanted(*signal))
 }
 
 /// Where the child lives.

@@ -33,8 +33,12 @@ impl Signal {
         Self(number)
     }
 
-    /// Whether init keeps it to itself: nobody can catch it, it is a fault of init's own, a consequence of its own writes,
-    /// the news of a child, what a terminal does to background jobs, or the C library's.
+    /// Whether init keeps it to itself.
+    ///
+    /// Nobody can catch KILL and STOP. BUS, FPE, ILL and SEGV are faults of init's own, which a handler would repeat for
+    /// ever. PIPE and XFSZ are consequences of its own writes, above all of log lines, and would be taken for somebody's
+    /// wish. CHLD is the news of a child. TTIN and TTOU are what a terminal does to background jobs, which must not stop
+    /// us. 32 and 33 are the C library's.
     #[must_use]
     pub const fn is_kept(self) -> bool {
         use signal_hook::consts as number;
