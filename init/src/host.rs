@@ -2,14 +2,14 @@
 
 mod descriptors;
 mod inherited;
+mod memory;
+mod signals;
 mod terminal;
 
 use std::{
     collections::{HashSet, VecDeque},
     ffi::OsString,
-    future::poll_fn,
     io,
-    mem::ManuallyDrop,
     os::unix::process::CommandExt,
     path::PathBuf,
     process::{Command, Stdio},
@@ -17,16 +17,18 @@ use std::{
     time::Duration,
 };
 
-use futures_util::stream::StreamExt;
 use inherited::SignalState;
 pub use inherited::before_main;
 use nix::{
     sys::prctl,
-    unistd::{Pid, getpgrp, getpid, setpgid, setsid},
+    unistd::{Pid, getpgrp, getpid, setsid},
 };
-use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
-use signal_hook_tokio::Signals;
-use tokio::task::JoinSet;
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP};
+use signals::Signals;
+use tokio::{
+    runtime::{Builder, Runtime},
+    task::JoinSet,
+};
 use tracing::{debug, warn};
 
 use crate::{
@@ -81,29 +83,25 @@ pub struct Child {
     is_child_stopped: bool,
     /// Ctrl-Z has stopped the child's group, and us with it.
     is_stopped: bool,
-    /// Never dropped: the handlers write to its pipe for as long as the process lives, and with the other end closed each
-    /// of them would raise SIGPIPE.
-    signals: ManuallyDrop<Signals>,
+    signals: Signals,
     events: VecDeque<Event>,
     /// Lookups and probes under way. They end with us.
     questions: JoinSet<Option<Event>>,
 }
 
 impl Child {
-    /// Installs the signal handlers and starts `command`, in this order: a stop signal that arrives while the child
-    /// starts is kept.
+    /// Starts `command` and takes every signal; also those that arrive while it starts are kept. Returns the event loop in
+    /// which it is to be watched, too.
     ///
     /// # Errors
     ///
-    /// [`Error::Signals`] if the handlers cannot be installed, [`Error::Spawn`] if the command cannot be started.
-    pub fn start(command: &[OsString], setup: Setup) -> Result<Self, Error> {
-        let inherited = SignalState::block_all();
-        let passed_on = descriptors::inherited();
+    /// [`Error::Spawn`] if the command cannot be started; [`Error::EventLoop`] and [`Error::Signals`] if there is not
+    /// enough left of what the kernel gives, and then the command is killed.
+    pub fn start(command: &[OsString], setup: Setup) -> Result<(Runtime, Self), Error> {
+        let inherited = SignalState::block_all().for_children();
         if setup.has_session {
             terminal::let_go();
         }
-        let signals = Signals::new(caught(setup.has_session)).map_err(Error::Signals)?;
-        inherited::ignore_own_consequences(setup.has_session);
         // Orphans come to us as PID 1 of their namespace, or because we asked for them.
         if getpid().as_raw() != 1 {
             if setup.is_subreaper {
@@ -124,14 +122,17 @@ impl Child {
             (false, false) => Place::Group,
         };
         let pid = spawn(command, inherited, place, setup.parent_death_signal)?;
-        // Only now: between fork and exec the child would have run our handlers.
-        inherited::unblock_all();
-        // What we were given was for the child. Held here, it would keep pipes and sockets open after the child's end.
-        descriptors::close(&passed_on);
+        // All else can be done while the command starts: the signals wait.
+        descriptors::close_inherited();
         let folder = std::env::current_dir().ok();
         // Nor do we keep a file system busy.
         let _ = nix::unistd::chdir("/");
-        Ok(Self {
+        let (event_loop, signals) = listen(inherited, &setup).inspect_err(|_| {
+            // Nobody would pass signals on to it, or its exit code on to anybody.
+            let _ = kill(pid, Signal::KILL);
+        })?;
+        memory::give_back_code();
+        let child = Self {
             setup,
             pid: Some(pid),
             group: pid,
@@ -140,10 +141,11 @@ impl Child {
             told: None,
             is_child_stopped: false,
             is_stopped: false,
-            signals: ManuallyDrop::new(signals),
+            signals,
             events: VecDeque::new(),
             questions: JoinSet::new(),
-        })
+        };
+        Ok((event_loop, child))
     }
 
     /// Where signals go, until the child has been reaped.
@@ -225,11 +227,11 @@ impl Child {
         if let Some(folder) = &self.folder {
             hook.current_dir(folder);
         }
-        restore_signals(&mut hook, SignalState::block_all());
+        restore_signals(&mut hook, self.signals.inherited());
         // Between fork and exec the hook would run our handlers.
-        inherited::block_again();
+        inherited::block_all();
         let started = hook.spawn();
-        inherited::unblock_all();
+        self.signals.unblock();
         match started {
             Ok(hook) => debug!(pid = hook.id(), "the drain hook runs"),
             Err(error) => warn!(%error, "the drain hook {program:?} could not be started"),
@@ -264,26 +266,21 @@ impl Host for Child {
             }
             let signal = tokio::select! {
                 biased;
-                signal = poll_fn(|context| self.signals.poll_next_unpin(context)) => signal,
+                signal = self.signals.next() => signal,
                 Some(answer) = self.questions.join_next() => match answer {
                     Ok(Some(event)) => return event,
                     // A question that ended with a panic: nothing to tell.
                     Ok(None) | Err(_) => continue,
                 },
             };
-            match signal {
-                Some(SIGCHLD) => self.reap(),
-                Some(signal) => {
-                    if signal == SIGCONT && self.is_stopped {
-                        self.continue_with_child();
-                        continue;
-                    }
-                    let signal = Signal::new(signal);
-                    let asks_to_stop = self.setup.stop_on.contains(&signal);
-                    return if asks_to_stop { Event::Stop(signal) } else { Event::Other(signal) };
-                }
-                // The stream ends when somebody closes its handle, and nobody has one.
-                None => std::future::pending().await,
+            if signal == SIGCHLD {
+                self.reap();
+            } else if signal == SIGCONT && self.is_stopped {
+                self.continue_with_child();
+            } else {
+                let signal = Signal::new(signal);
+                let asks_to_stop = self.setup.stop_on.contains(&signal);
+                return if asks_to_stop { Event::Stop(signal) } else { Event::Other(signal) };
             }
         }
     }
@@ -338,21 +335,28 @@ impl Host for Child {
     }
 }
 
+/// An event loop of one thread.
+///
+/// # Errors
+///
+/// [`Error::EventLoop`] if the kernel has no descriptors for it.
+pub fn event_loop() -> Result<Runtime, Error> {
+    Builder::new_current_thread().enable_all().build().map_err(Error::EventLoop)
+}
+
+/// The event loop, and in it the signals, which from here on are handled.
+fn listen(inherited: SignalState, setup: &Setup) -> Result<(Runtime, Signals), Error> {
+    let event_loop = event_loop()?;
+    let inside = event_loop.enter();
+    let signals = Signals::new(inherited, &setup.stop_on, setup.has_session).map_err(Error::Signals)?;
+    signals.unblock();
+    drop(inside);
+    Ok((event_loop, signals))
+}
+
 /// Lets signals end this process as they would any other, for a command that is over at once and has no child.
 pub fn accept_signals() {
     inherited::unblock_all();
-}
-
-/// Every signal that can be caught and passed on, and SIGCHLD.
-fn caught(has_session: bool) -> impl Iterator<Item = i32> {
-    let is_wanted = move |signal| match signal {
-        SIGCHLD => true,
-        // A terminal can stop us only in the session that we have let go.
-        SIGTTIN | SIGTTOU => has_session,
-        signal => !Signal::new(signal).is_kept(),
-    };
-    // The numbers below SIGRTMIN that are no standard signal belong to the C library.
-    (1..32).chain(libc::SIGRTMIN()..=libc::SIGRTMAX()).filter(move |signal| is_wanted(*signal))
 }
 
 /// Where the child lives.
@@ -378,19 +382,26 @@ fn spawn(
     let started = |program: &OsString, arguments: &[OsString], first: Option<&OsString>| {
         let mut spawn = Command::new(program);
         spawn.args(first).args(arguments);
-        in_child(&mut spawn, move || {
-            match place {
-                Place::Session => {
-                    setsid()?;
-                    terminal::take();
-                }
-                Place::Group | Place::Foreground => setpgid(Pid::from_raw(0), Pid::from_raw(0))?,
+        match place {
+            Place::Group => {
+                spawn.process_group(0);
             }
-            if place == Place::Foreground {
-                terminal::give_foreground(getpid());
+            Place::Foreground => {
+                spawn.process_group(0);
+                in_child(&mut spawn, || {
+                    terminal::give_foreground(getpid());
+                    Ok(())
+                });
             }
-            parent_death_signal.map_or(Ok(()), set_parent_death_signal)
-        });
+            Place::Session => in_child(&mut spawn, || {
+                setsid()?;
+                terminal::take();
+                Ok(())
+            }),
+        }
+        if let Some(signal) = parent_death_signal {
+            in_child(&mut spawn, move || set_parent_death_signal(signal));
+        }
         restore_signals(&mut spawn, inherited);
         spawn.spawn()
     };
@@ -423,7 +434,10 @@ fn find(program: &OsString) -> Option<OsString> {
 
 /// Has the child of `command` find the signal state that we were started with.
 fn restore_signals(command: &mut Command, inherited: SignalState) {
-    in_child(command, move || inherited.restore());
+    in_child(command, move || {
+        inherited.restore();
+        Ok(())
+    });
 }
 
 /// Has the child of `command` do this between fork and exec. It must be async-signal-safe: system calls only, and no

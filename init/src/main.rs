@@ -17,10 +17,7 @@ use init::{
     personality::{Personality, Request},
     run::run,
 };
-use tokio::{
-    runtime::{Builder, Runtime},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 // musl's own allocator asks the kernel for pages, and gives them back, with every copy that signal_hook makes of its table
@@ -80,8 +77,8 @@ fn supervise(cli: &Cli) -> Result<ExitCode, Error> {
         }
         Drain::Auto(_) => "auto".to_owned(),
     };
-    event_loop()?.block_on(async {
-        let mut child = Child::start(&cli.command, cli.setup(&plan))?;
+    let (event_loop, mut child) = Child::start(&cli.command, cli.setup(&plan))?;
+    event_loop.block_on(async {
         info!(pid = child.pid(), drain, "started {:?}", cli.command[0]);
         let status = run(Lifecycle::new(plan), &mut child).await;
         let code = cli.exit_code(status);
@@ -93,15 +90,11 @@ fn supervise(cli: &Cli) -> Result<ExitCode, Error> {
 /// Asks once whether the application is healthy.
 fn probe(url: &CheckUrl, cli: &Cli) -> Result<ExitCode, Error> {
     host::accept_signals();
-    Ok(match event_loop()?.block_on(check(url, cli.check_timeout)) {
+    Ok(match host::event_loop()?.block_on(check(url, cli.check_timeout)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(unhealthy) => {
             log::tell(&format!("init: {url} is not healthy: {unhealthy}"));
             ExitCode::FAILURE
         }
     })
-}
-
-fn event_loop() -> Result<Runtime, Error> {
-    Builder::new_current_thread().enable_all().build().map_err(Error::EventLoop)
 }

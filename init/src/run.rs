@@ -74,13 +74,16 @@ pub async fn run(mut lifecycle: Lifecycle, host: &mut impl Host) -> ExitStatus {
                     host.begin_stop();
                 }
                 Action::Forward(signal) => {
-                    info!(%signal, "forwarded");
-                    send(host, signal);
+                    // First the signal, then its line: whoever sent it waits.
+                    if send(host, signal) {
+                        info!(%signal, "forwarded");
+                    }
                 }
                 Action::LookUp => host.look_up(),
                 Action::Kill => {
-                    warn!("killed: the child outlived the stop timeout, and the platform would have killed it now");
-                    send(host, Signal::KILL);
+                    if send(host, Signal::KILL) {
+                        warn!("killed: the child outlived the stop timeout, and the platform would have killed it now");
+                    }
                 }
                 Action::TerminateOthers => host.terminate_others(),
                 Action::Exit(status) => return status,
@@ -109,10 +112,13 @@ fn in_words(reason: &Reason) -> String {
     }
 }
 
-fn send(host: &mut impl Host, signal: Signal) {
-    if let Err(error) = host.forward(signal) {
+/// Whether it could be sent.
+fn send(host: &mut impl Host, signal: Signal) -> bool {
+    let sent = host.forward(signal);
+    if let Err(error) = &sent {
         warn!(%signal, %error, "the child could not be signalled");
     }
+    sent.is_ok()
 }
 
 #[cfg(test)]

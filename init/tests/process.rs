@@ -789,7 +789,8 @@ fn descriptors_and_the_folder_are_the_childs() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "here\n");
     let pid = running.pid();
     eventually("init holds neither the file nor the folder", || {
-        let holds = fs::read_link(format!("/proc/{pid}/fd/7")).is_ok();
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        let holds = open.flatten().any(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == file));
         let folder = fs::read_link(format!("/proc/{pid}/cwd")).unwrap();
         (!holds && folder == Path::new("/")).then_some(())
     });

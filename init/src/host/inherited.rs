@@ -3,29 +3,66 @@
 //! Whoever starts us may have blocked or ignored signals on purpose (`nohup`, a supervisor, a shell's background job).
 //! An entrypoint that changes this changes what the command does.
 
-use std::{io, ptr, sync::OnceLock};
-
-use nix::sys::signal::{SigSet, SigmaskHow, pthread_sigmask};
+use std::{ptr, sync::OnceLock};
 
 /// The last signal number of Linux.
-const LAST: i32 = 64;
+pub(super) const LAST: i32 = 64;
 
 static BEFORE_MAIN: OnceLock<SignalState> = OnceLock::new();
 
 /// To be called before Rust's own start-up, which sets SIGPIPE to ignored: notes the state as it was inherited and
-/// blocks every signal, so that a stop signal waits until somebody handles it.
+/// blocks every signal, so that a stop signal waits until somebody takes it.
 ///
 /// As PID 1 this matters most: the kernel throws away an unblocked signal that has no handler yet.
 pub extern "C" fn before_main() {
     BEFORE_MAIN.get_or_init(SignalState::capture);
 }
 
-/// The mask and the ignored signals of a process.
+/// A set of signals as the kernel keeps it: bit N - 1 for signal N.
+///
+/// Not the C library's: that one leaves out the numbers that the library takes for itself, which with musl includes
+/// SIGRTMIN as everybody else knows it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct SignalSet(pub(super) u64);
+
+impl SignalSet {
+    pub(super) const ALL: Self = Self(u64::MAX);
+
+    pub(super) const fn of(signal: i32) -> Self {
+        Self(1 << (signal - 1))
+    }
+
+    pub(super) const fn contains(self, signal: i32) -> bool {
+        self.0 & Self::of(signal).0 != 0
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = i32> {
+        (1..=LAST).filter(move |&signal| self.contains(signal))
+    }
+
+    pub(super) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+impl FromIterator<i32> for SignalSet {
+    fn from_iter<T: IntoIterator<Item = i32>>(signals: T) -> Self {
+        Self(signals.into_iter().fold(0, |set, signal| set | Self::of(signal).0))
+    }
+}
+
+/// What a process was started with and what of it has been changed since.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SignalState {
-    mask: SigSet,
-    /// Bit N - 1 for signal N.
-    ignored: u64,
+    mask: SignalSet,
+    /// The signals whose disposition has been changed.
+    changed: SignalSet,
+    /// Those of them that were ignored.
+    ignored: SignalSet,
 }
 
 impl SignalState {
@@ -35,60 +72,66 @@ impl SignalState {
     }
 
     fn capture() -> Self {
-        let mut mask = SigSet::empty();
-        // Fails only for an unknown `how`; the constant is a known one.
-        let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), Some(&mut mask));
-        let ignored = (1..=LAST).filter(|&signal| is_ignored(signal)).fold(0, |set, signal| set | bit(signal));
-        Self { mask, ignored }
+        let mask = block(SignalSet::ALL);
+        // Rust's start-up ignores it.
+        Self { mask, changed: SignalSet::default(), ignored: SignalSet::default() }.noting(SignalSet::of(libc::SIGPIPE))
+    }
+
+    /// Has the kernel keep the exit codes of our children, which it throws away if whoever started us ignored SIGCHLD.
+    /// Called before the first child is started.
+    pub(super) fn for_children(self) -> Self {
+        let noted = self.noting(SignalSet::of(libc::SIGCHLD));
+        set_handler(libc::SIGCHLD, libc::SIG_DFL);
+        noted
+    }
+
+    /// To be called before the disposition of these is changed.
+    pub(super) fn noting(self, signals: SignalSet) -> Self {
+        let signals = signals.without(self.changed);
+        let ignored = signals.iter().filter(|&signal| is_ignored(signal)).collect();
+        Self { changed: self.changed.with(signals), ignored: self.ignored.with(ignored), ..self }
     }
 
     /// Gives the calling process this state. Called in the child between fork and exec: async-signal-safe, no
     /// allocation.
-    pub(super) fn restore(self) -> io::Result<()> {
-        for signal in 1..=LAST {
-            let handler = if self.ignored & bit(signal) == 0 { libc::SIG_DFL } else { libc::SIG_IGN };
-            set_handler(signal, handler);
+    pub(super) fn restore(self) {
+        for signal in self.changed.iter() {
+            set_handler(signal, if self.ignored.contains(signal) { libc::SIG_IGN } else { libc::SIG_DFL });
         }
-        pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&self.mask), None).map_err(io::Error::from)
+        block(self.mask);
     }
 }
 
-/// Blocks every signal once more, around another fork.
-pub(super) fn block_again() {
-    // Fails only for an unknown `how`; the constant is a known one.
-    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None);
+/// Blocks every signal, around a fork: the child would run our handlers.
+pub(super) fn block_all() {
+    block(SignalSet::ALL);
 }
 
-/// Lets every signal through, also those that were blocked when we started: an init that waits for a signal which
-/// cannot arrive would hang.
+/// Lets every signal through, also those that were blocked when we started.
 pub(super) fn unblock_all() {
-    // Fails only for an unknown `how`; the constant is a known one.
-    let _ = pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
+    block(SignalSet::default());
 }
 
-/// Ignores what our own reading and writing may bring about: a log line must neither stop nor end us.
-///
-/// Of a session that is not ours the terminal cannot stop us, and its signals are passed on.
-pub(super) fn ignore_own_consequences(has_session: bool) {
-    for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
-        set_handler(signal, libc::SIG_IGN);
+/// Blocks exactly these, and returns what was blocked before. Async-signal-safe.
+pub(super) fn block(set: SignalSet) -> SignalSet {
+    let mut before = SignalSet::default();
+    // SAFETY: both pointers are to live locals of the size that the last argument says. It fails for nothing but a wrong
+    // argument, and these are right.
+    #[expect(unsafe_code, reason = "the wrappers of the C library leave signals out")]
+    unsafe {
+        let size = size_of::<SignalSet>();
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const set, &raw mut before, size);
     }
-    if !has_session {
-        set_handler(libc::SIGTTIN, libc::SIG_IGN);
-        set_handler(libc::SIGTTOU, libc::SIG_IGN);
-    }
+    before
 }
 
 /// Forgets what has come of these since signals were blocked.
 pub(super) fn forget_pending(signals: &[i32]) {
     for &signal in signals {
+        let handler = if is_ignored(signal) { libc::SIG_IGN } else { libc::SIG_DFL };
         set_handler(signal, libc::SIG_IGN); // Which throws away those that wait.
-        set_handler(signal, libc::SIG_DFL);
+        set_handler(signal, handler);
     }
-}
-
-const fn bit(signal: i32) -> u64 {
-    1 << (signal - 1)
 }
 
 fn is_ignored(signal: i32) -> bool {
