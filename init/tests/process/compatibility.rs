@@ -1,0 +1,123 @@
+//! Called by the name of another init.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use nix::{sys::signal::Signal, unistd::Pid};
+
+use crate::support::{ECHO_SIGNALS, Output, Place, Running, Scratch, children, eventually, init, line};
+
+/// A link to `init` under another's name.
+fn called(scratch: &Scratch, name: &str) -> Command {
+    let link = scratch.path(name);
+    if !Path::new(&link).exists() {
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_init"), &link).unwrap();
+    }
+    let command = init(Place::Normal, &[]);
+    let mut named = Command::new(link);
+    named.stdin(Stdio::null());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => named.env(name, value),
+            None => named.env_remove(name),
+        };
+    }
+    named
+}
+
+#[test]
+fn called_tini_it_is_tini() {
+    let scratch = Scratch::new("tini");
+    let output = called(&scratch, "docker-init").arg("--version").output().unwrap();
+    assert!(output.stdout.starts_with(b"tini version 0.19.0"));
+    for (arguments, code) in [
+        (vec!["--", "sh", "-c", "exit 7"], 7),
+        (vec!["sh", "-c", "exit 7"], 7),
+        (vec!["-e", "143", "sh", "-c", "exit 143"], 0),
+        (vec!["-s", "--", "sh", "-c", "kill -TERM $$"], 143),
+        (vec!["/nowhere/command"], 127),
+        (vec!["/proc"], 126),
+        (vec!["-x", "true"], 1),
+        (vec![], 1),
+    ] {
+        let output = called(&scratch, "tini").args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let output = called(&scratch, "tini").arg("/nowhere/command").output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.contains("[FATAL tini (") && message.contains("exec /nowhere/command failed: No such file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn called_tini_it_passes_sigterm_at_once_unless_our_variables_say_otherwise() {
+    let scratch = Scratch::new("tini-drain");
+    for drain in [None, Some("300ms")] {
+        let mut command = called(&scratch, "tini");
+        command.args(["-s", "--", "sh", "-c", ECHO_SIGNALS]).stdout(Stdio::piped());
+        if let Some(drain) = drain {
+            command.env("INIT_DRAIN", drain);
+        }
+        let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+        let mut output = Output::of(running.outer.stdout.take().unwrap());
+        assert_eq!(line(&mut output), "ready");
+        let asked = Instant::now();
+        running.signal(Signal::SIGTERM);
+        assert_eq!(line(&mut output), "TERM");
+        assert!(drain.is_none() || asked.elapsed() >= Duration::from_millis(300));
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9));
+    }
+}
+
+#[test]
+fn called_dumb_init_it_is_dumb_init() {
+    let scratch = Scratch::new("dumb-init");
+    let output = called(&scratch, "dumb-init").arg("-V").output().unwrap();
+    assert!(output.stderr.starts_with(b"dumb-init v1.2.5"));
+    for (arguments, code) in [
+        (vec!["sh", "-c", "exit 7"], 7),
+        (vec!["-c", "-v", "sh", "-c", "exit 7"], 7),
+        (vec!["/nowhere/command"], 2),
+        (vec!["-r", "x", "true"], 1),
+        (vec![], 1),
+    ] {
+        let output = called(&scratch, "dumb-init").args(&arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn called_dumb_init_it_signals_the_whole_session_and_stops_with_it() {
+    let scratch = Scratch::new("dumb-init-session");
+    let script = "sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
+                  trap 'echo child' USR1; trap 'exit 9' USR2; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+    let mut command = called(&scratch, "dumb-init");
+    command.args(["sh", "-c", script]).stdout(Stdio::piped());
+    let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+    let mut output = Output::of(running.outer.stdout.take().unwrap());
+    assert_eq!(line(&mut output), "ready");
+    let pid = running.pid();
+    let child = children(pid)[0];
+    assert_eq!(nix::unistd::getsid(Some(child)).unwrap(), child);
+    let is_stopped = |pid: Pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.contains("State:\tT")
+    };
+    running.signal(Signal::SIGTSTP);
+    eventually("both are stopped", || (is_stopped(pid) && is_stopped(child)).then_some(()));
+    running.signal(Signal::SIGCONT);
+    eventually("both go on", || (!is_stopped(pid) && !is_stopped(child)).then_some(()));
+    running.signal(Signal::SIGUSR1);
+    let mut lines = [line(&mut output), line(&mut output)];
+    lines.sort();
+    assert_eq!(lines, ["child", "group"]);
+    running.signal(Signal::SIGUSR2);
+    assert_eq!(running.exit_code(), Some(9));
+}
