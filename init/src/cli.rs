@@ -286,7 +286,12 @@ impl Cli {
             }
             (Drain::Auto(_), None) | (Drain::Fixed(_), _) => None,
         };
+        let drains = match &plan.drain {
+            Drain::Fixed(drain) => !(*drain).min(plan.budget.drain_limit()).is_zero(),
+            Drain::Auto(_) => true,
+        };
         Setup {
+            drains,
             stop_on: self.stop_on.clone(),
             to_group: self.signals_group(),
             has_session: self.session,

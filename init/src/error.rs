@@ -27,8 +27,8 @@ pub enum Error {
     /// The event loop could not be made.
     #[error("cannot create the event loop: {0}")]
     EventLoop(#[source] io::Error),
-    /// The signal handlers could not be installed.
-    #[error("cannot install the signal handlers: {0}")]
+    /// The signals could not be taken.
+    #[error("cannot take signals: {0}")]
     Signals(#[source] io::Error),
     /// COMMAND could not be started.
     #[error("cannot run {command:?}: {source}{}", hint(source))]
@@ -64,6 +64,9 @@ fn hint(error: &io::Error) -> &'static str {
         }
         Some(libc::ENOEXEC) => {
             ". It must be built for this architecture; a script needs a first line such as #!/bin/sh, or that shell in the image"
+        }
+        Some(libc::EAGAIN) => {
+            ". There may be no more processes: look at the limits of this user (ulimit -u) and of the container (pids)"
         }
         Some(libc::EACCES) => ". It must be a file that this user may execute",
         _ => "",

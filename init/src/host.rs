@@ -1,6 +1,7 @@
 //! The edge to the kernel: signals in, the child's start, signals out, reaping, lookups and probes. It decides nothing.
 
 mod descriptors;
+mod environment;
 mod inherited;
 mod memory;
 mod signals;
@@ -23,7 +24,7 @@ use nix::{
     sys::prctl,
     unistd::{Pid, getpgrp, getpid, setsid},
 };
-use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
 use signals::Signals;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -47,6 +48,8 @@ use crate::{
 pub struct Setup {
     /// The signals that ask the task to end.
     pub stop_on: Vec<Signal>,
+    /// We serve as a lame duck before the child is stopped.
+    pub drains: bool,
     /// Signals go to the child's whole process group.
     pub to_group: bool,
     /// The child gets a session of its own.
@@ -115,12 +118,15 @@ impl Child {
         if let Some(signal) = setup.parent_death_signal {
             set_parent_death_signal(signal).map_err(|source| Error::ParentDeathSignal { signal, source })?;
         }
-        let had_foreground = terminal::is_in_foreground();
+        let had_foreground = terminal::is_ours_to_give();
         let place = match (setup.has_session, had_foreground) {
             (true, _) => Place::Session,
             (false, true) => Place::Foreground,
             (false, false) => Place::Group,
         };
+        if setup.drains {
+            environment::tell_that_we_drain();
+        }
         let pid = spawn(command, inherited, place, setup.parent_death_signal)?;
         // All else can be done while the command starts: the signals wait.
         descriptors::close_inherited();
@@ -199,20 +205,34 @@ impl Child {
         }
     }
 
-    /// Ctrl-Z: the child has stopped, and the shell that started us waits for us to do the same.
+    /// The terminal has stopped the child: by Ctrl-Z, or because it is in the background and wants to read or write. The
+    /// shell that started us waits for us to do the same.
     fn stop_with_child(&mut self, signal: Signal) {
-        if !self.had_foreground || signal != Signal::TSTP || !terminal::can_be_continued() {
+        let wants_terminal = [SIGTTIN, SIGTTOU].contains(&signal.number());
+        if self.setup.has_session
+            || !terminal::is_there()
+            || !(wants_terminal || signal == Signal::TSTP && self.had_foreground)
+        {
             return;
         }
-        self.is_stopped = true;
-        terminal::give_foreground(getpgrp());
-        // Returns when somebody continues us; SIGCONT is then among the signals.
-        let _ = kill(0, Signal::new(SIGSTOP));
+        if wants_terminal && terminal::is_in_foreground() {
+            // It is ours to give: we had not, because our standard input is not the terminal, or have come to the
+            // foreground since.
+            self.continue_with_child();
+        } else if terminal::can_be_continued() {
+            self.is_stopped = true;
+            if self.had_foreground {
+                terminal::give_foreground(getpgrp());
+            }
+            // Returns when somebody continues us; SIGCONT is then among the signals.
+            let _ = kill(0, Signal::new(SIGSTOP));
+        }
     }
 
     /// The shell has made us its foreground job again, or lets us run in the background.
     fn continue_with_child(&mut self) {
         if terminal::is_in_foreground() {
+            self.had_foreground = true;
             terminal::give_foreground(Pid::from_raw(self.group));
         }
         self.is_stopped = false;
@@ -389,7 +409,7 @@ fn spawn(
             Place::Foreground => {
                 spawn.process_group(0);
                 in_child(&mut spawn, || {
-                    terminal::give_foreground(getpid());
+                    terminal::take_foreground();
                     Ok(())
                 });
             }
@@ -398,6 +418,12 @@ fn spawn(
                 terminal::take();
                 Ok(())
             }),
+        }
+        if environment::has_sockets() {
+            in_child(&mut spawn, || {
+                environment::take_sockets();
+                Ok(())
+            });
         }
         if let Some(signal) = parent_death_signal {
             in_child(&mut spawn, move || set_parent_death_signal(signal));
@@ -440,11 +466,11 @@ fn restore_signals(command: &mut Command, inherited: SignalState) {
     });
 }
 
-/// Has the child of `command` do this between fork and exec. It must be async-signal-safe: system calls only, and no
-/// allocation.
+/// Has the child of `command` do this between fork and exec. It must be fit for that: system calls, and nothing that waits
+/// for another thread.
 fn in_child(command: &mut Command, act: impl Fn() -> io::Result<()> + Send + Sync + 'static) {
-    // SAFETY: all callers are in this file, and what they pass makes async-signal-safe system calls and allocates
-    // nothing.
+    // SAFETY: all callers are in this file. What they pass makes system calls, and in one case changes the environment; we
+    // have one thread, so that the child inherits no lock that another one holds.
     #[expect(unsafe_code, reason = "only the child itself can change its own state, and only before exec")]
     unsafe {
         command.pre_exec(act);

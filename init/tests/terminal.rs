@@ -222,3 +222,44 @@ fn whoever_reads_after_init_has_the_terminal_back() {
     terminal.expect("got hello");
     assert_eq!(terminal.exit_code(), Some(0));
 }
+
+#[test]
+fn started_in_the_background_it_stops_for_its_childs_input_and_fg_gives_it_the_keys() {
+    let mut terminal = Terminal::run(&["sh", "-i"]);
+    terminal.expect("$ ");
+    terminal.type_in(&format!("{INIT} sh -c 'read x; echo go''t $x' &\n"));
+    terminal.expect("$ ");
+    // The shell is told that its job wants to read, as by any other command.
+    let leader = Pid::from_raw(i32::try_from(terminal.leader.id()).unwrap());
+    let children = std::fs::read_to_string(format!("/proc/{leader}/task/{leader}/children")).unwrap();
+    let is_stopped = || std::fs::read_to_string(format!("/proc/{}/stat", children.trim())).unwrap().contains(") T ");
+    let started = Instant::now();
+    while !is_stopped() {
+        assert!(started.elapsed() < PATIENCE, "the job does not stop");
+        thread::sleep(Duration::from_millis(2));
+    }
+    terminal.type_in("jobs; fg\n");
+    terminal.expect("Stopped");
+    let started = Instant::now();
+    while terminal.foreground() == leader {
+        assert!(started.elapsed() < PATIENCE, "the job does not get the terminal");
+        thread::sleep(Duration::from_millis(2));
+    }
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+    terminal.expect("$ ");
+    terminal.type_in("exit 7\n");
+    assert_eq!(terminal.exit_code(), Some(7));
+}
+
+#[test]
+fn a_child_whose_input_is_a_pipe_can_still_ask_on_the_terminal() {
+    let script = format!("echo data | {INIT} sh -c 'read x </dev/tty; echo got $x; cat'; read y; echo and $y");
+    let mut terminal = Terminal::run(&["sh", "-c", &script]);
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+    terminal.expect("data");
+    terminal.type_in("more\n");
+    terminal.expect("and more");
+    assert_eq!(terminal.exit_code(), Some(0));
+}

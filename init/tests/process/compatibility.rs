@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{sys::signal::Signal, unistd::Pid};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 
 use crate::support::{ECHO_SIGNALS, Output, Place, Running, Scratch, children, eventually, init, line};
 
@@ -120,4 +123,45 @@ fn called_dumb_init_it_signals_the_whole_session_and_stops_with_it() {
     assert_eq!(lines, ["child", "group"]);
     running.signal(Signal::SIGUSR2);
     assert_eq!(running.exit_code(), Some(9));
+}
+
+/// As with ECS `initProcessEnabled` and ours as the entrypoint: the platform's init is PID 1 and passes SIGTERM on.
+#[test]
+fn behind_the_platforms_init_it_drains_all_the_same() {
+    let scratch = Scratch::new("behind");
+    let mut command = called(&scratch, "docker-init");
+    command.args(["-s", "--", env!("CARGO_BIN_EXE_init"), "--drain", "300ms", "--", "sh", "-c", ECHO_SIGNALS]);
+    let mut running = Running { outer: command.stdout(Stdio::piped()).spawn().unwrap(), place: Place::Normal };
+    let mut output = Output::of(running.outer.stdout.take().unwrap());
+    assert_eq!(line(&mut output), "ready");
+    let asked = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    assert!(asked.elapsed() >= Duration::from_millis(300), "{:?}", asked.elapsed());
+    let inner = children(running.pid())[0];
+    kill(children(inner)[0], Signal::SIGUSR2).unwrap();
+    assert_eq!(running.exit_code(), Some(9));
+}
+
+#[test]
+fn of_two_that_could_drain_only_the_outer_one_does() {
+    let inner = env!("CARGO_BIN_EXE_init");
+    let script = format!("echo drain=$INIT_DRAIN name=$INIT_DNS_NAME; exec {inner} sh -c \"$ECHO_SIGNALS\"");
+    let mut command = init(Place::Normal, &["--", "sh", "-c", &script]);
+    command.env("INIT_DRAIN", "300ms").env("ECHO_SIGNALS", ECHO_SIGNALS);
+    let mut running = Running { outer: command.stdout(Stdio::piped()).spawn().unwrap(), place: Place::Normal };
+    let mut output = Output::of(running.outer.stdout.take().unwrap());
+    assert_eq!(line(&mut output), "drain=0 name=");
+    assert_eq!(line(&mut output), "ready");
+    let asked = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert_eq!(line(&mut output), "TERM");
+    // The inner one's own drain would be 25 seconds.
+    assert!(asked.elapsed() < Duration::from_secs(5), "{:?}", asked.elapsed());
+    let inner = children(running.pid())[0];
+    kill(children(inner)[0], Signal::SIGUSR2).unwrap();
+    assert_eq!(running.exit_code(), Some(9));
+    // One that does not drain leaves the environment alone.
+    let output = init(Place::Normal, &["--drain", "0", "env"]).env("INIT_DNS_NAME", "").output().unwrap();
+    assert!(!String::from_utf8_lossy(&output.stdout).contains("INIT_DRAIN"));
 }

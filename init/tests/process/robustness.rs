@@ -136,3 +136,35 @@ fn a_log_that_may_not_grow_does_not_end_the_child() {
     let outer = Command::new("sh").args(["-c", &script]).spawn().unwrap();
     assert_eq!(Running { outer, place: Place::Normal }.exit_code(), Some(5));
 }
+
+#[test]
+fn sockets_that_were_passed_to_it_are_the_commands() {
+    let show = "echo $$ $LISTEN_PID $LISTEN_FDS ${LISTEN_PIDFDID-gone}";
+    let script = format!("export LISTEN_PID=$$; exec {} -- sh -c '{show}'", env!("CARGO_BIN_EXE_init"));
+    let run = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]).env("LISTEN_FDS", "2").env("LISTEN_PIDFDID", "7").env("INIT_LOG_LEVEL", "off");
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    };
+    let seen = run(&script);
+    let words: Vec<_> = seen.split_whitespace().collect();
+    assert!(matches!(words[..], [own, listen, "2", "gone"] if own == listen), "{seen:?}");
+    // What was passed to somebody else stays his.
+    let seen = run(&script.replace("LISTEN_PID=$$", "LISTEN_PID=1"));
+    assert!(seen.ends_with(" 1 2 7\n"), "{seen:?}");
+}
+
+#[test]
+fn without_room_for_another_process_it_says_so() {
+    let scratch = Scratch::new("processes");
+    let binary = scratch.path("init");
+    fs::copy(env!("CARGO_BIN_EXE_init"), &binary).unwrap();
+    // The limit does not hold for root, and counts all processes of a user: one that nobody else is.
+    let script = format!(
+        "if [ $(id -u) = 0 ]; then as='setpriv --reuid 54321 --clear-groups'; fi; exec $as prlimit --nproc=1 {binary} true"
+    );
+    let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{message}");
+    assert!(message.contains("no more processes"), "{message}");
+}

@@ -27,6 +27,36 @@ fn a_real_time_signal_passes() {
     }
 }
 
+/// A child that says the number of each real-time signal it gets. A shell cannot count them.
+const COUNT_SIGNALS: &str = "
+import signal
+signals = set(range(34, 65))
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+print('ready', flush=True)
+while True:
+    print(signal.sigwaitinfo(signals).si_signo, flush=True)
+";
+
+#[test]
+fn twenty_equal_real_time_signals_stay_twenty_and_keep_their_order() {
+    for &place in places() {
+        let (running, mut output) = Running::ready(place, &["python3", "-c", COUNT_SIGNALS]);
+        let pid = running.pid();
+        // Stopped, it takes none before all are there.
+        running.signal(Signal::SIGSTOP);
+        for number in [36, 34, 35] {
+            let send = format!("i=0; while [ $i -lt 20 ]; do kill -{number} {pid}; i=$((i+1)); done");
+            assert!(Command::new("sh").args(["-c", &send]).status().unwrap().success());
+        }
+        running.signal(Signal::SIGCONT);
+        for number in [34, 35, 36] {
+            for _ in 0..20 {
+                assert_eq!(line(&mut output), number.to_string(), "{place:?}");
+            }
+        }
+    }
+}
+
 /// The window from our first instruction to the child's: signals are blocked, then handled, and never dropped.
 #[test]
 fn a_stop_signal_that_arrives_while_the_child_starts_is_not_lost() {

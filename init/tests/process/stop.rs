@@ -265,3 +265,18 @@ fn a_short_stop_timeout_alone_is_enough() {
         assert_eq!(running.exit_code(), Some(0), "{timeout}");
     }
 }
+
+#[test]
+fn the_drain_is_measured_from_the_signal_even_if_init_was_stopped_meanwhile() {
+    let (running, mut output) = Running::ready(Place::Normal, &["--drain", "400ms", "sh", "-c", ECHO_SIGNALS]);
+    running.signal(Signal::SIGTERM);
+    // In time to take it, and not to see the drain end.
+    thread::sleep(Duration::from_millis(100));
+    running.signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_millis(350));
+    let continued = Instant::now();
+    running.signal(Signal::SIGCONT);
+    assert_eq!(line(&mut output), "TERM");
+    let waited = continued.elapsed();
+    assert!(waited < Duration::from_millis(250), "{waited:?} more after the drain was over");
+}
