@@ -120,10 +120,10 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A namespace ends with its PID 1. A child of a normal process would be left behind.
+        // A namespace ends with its PID 1. The children of a normal process would be left behind.
         if self.place == Place::Normal && self.outer.try_wait().is_ok_and(|ended| ended.is_none()) {
-            for child in children(self.pid()) {
-                let _ = kill(child, Signal::SIGKILL);
+            for process in descendants(self.pid()) {
+                let _ = kill(process, Signal::SIGKILL);
             }
         }
         let _ = self.outer.kill();
@@ -175,6 +175,13 @@ pub(crate) fn line(output: &mut Output) -> String {
 pub(crate) fn children(parent: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap_or_default();
     list.split_whitespace().map(|pid| Pid::from_raw(pid.parse().unwrap())).collect()
+}
+
+/// Its children, and theirs.
+fn descendants(parent: Pid) -> Vec<Pid> {
+    let children = children(parent);
+    let further: Vec<_> = children.iter().flat_map(|&child| descendants(child)).collect();
+    [children, further].concat()
 }
 
 /// Whether this is `init` already and blocks or catches SIGTERM. `unshare` blocks it too, before it becomes `init`.
