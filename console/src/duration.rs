@@ -43,4 +43,24 @@ mod tests {
             assert!(error.contains("such as 30s"), "{text:?}: {error}");
         }
     }
+
+    #[test]
+    fn whatever_is_written_means_what_it_says_or_is_refused() {
+        let mut random = fastrand::Rng::with_seed(11);
+        for _ in 0..20_000 {
+            let meant = Duration::from_millis(random.u64(0..=LONGEST_MILLIS));
+            assert_eq!(parse(&humantime::format_duration(meant).to_string()), Ok(meant));
+            let seconds = random.u64(..) >> random.u32(0..64);
+            assert_eq!(parse(&seconds.to_string()).is_ok(), seconds <= LONGEST_MILLIS / 1000, "{seconds}");
+            // Much that looks like a duration, and is none, or overflows.
+            let letters = ['0', '1', '9', ' ', 's', 'm', 'h', 'd', 'y', '.', '-', '+', 'e', 'u', 'n', '\u{b5}', '\0'];
+            let text: String = (0..random.usize(0..12)).filter_map(|_| random.choice(letters)).collect();
+            match parse(&text) {
+                Ok(read) => assert!(read <= Duration::from_millis(LONGEST_MILLIS), "{text:?}"),
+                Err(error) => assert!(error.contains("such as 30s"), "{text:?}: {error}"),
+            }
+        }
+    }
+
+    const LONGEST_MILLIS: u64 = 366 * 24 * 3600 * 1000;
 }

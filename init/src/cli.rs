@@ -3,7 +3,7 @@
 use std::{
     ffi::OsString,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     str::FromStr,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use crate::{
     exit::ExitStatus,
     host::Setup,
     lifecycle::{Drain, Plan},
-    registration::{DnsName, Registration},
+    registration::{DnsName, OwnAddress, Registration},
     signal::{Rewrite, Rewrites, Signal},
 };
 
@@ -81,9 +81,10 @@ pub struct Cli {
     /// Our address as DNS names it [default: those of the network interfaces]. May be repeated, or separated by commas.
     ///
     /// Needed where it is not on an interface: behind a NAT, as with ECS bridge networking, where the host's address
-    /// is registered. Without it such a task may take itself for one that was never registered.
-    #[arg(long, env = "INIT_OWN_ADDRESS", value_name = "IP", value_delimiter = ',')]
-    pub own_address: Vec<IpAddr>,
+    /// is registered. Without it such a task may take itself for one that was never registered. With a port, only an SRV
+    /// record that has it too is ours: other tasks on the same host have the same address.
+    #[arg(long, env = "INIT_OWN_ADDRESS", value_name = "IP[:PORT]", value_delimiter = ',')]
+    pub own_address: Vec<OwnAddress>,
 
     /// When the platform kills the task after SIGTERM [default: 30s is assumed].
     ///

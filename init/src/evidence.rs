@@ -139,6 +139,12 @@ impl Evidence {
         }
     }
 
+    /// Whether DNS has named us at any time.
+    #[must_use]
+    pub const fn was_sighted(&self) -> bool {
+        self.last_sighting.is_some()
+    }
+
     /// Whether nobody can have learned our address: DNS answered, late enough and in full, and never named us.
     #[must_use]
     pub const fn proves_absence(&self) -> bool {

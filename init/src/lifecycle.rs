@@ -40,7 +40,16 @@ pub enum Action {
         /// When the stop signal is passed on.
         until: Instant,
     },
-    /// The lame duck lasts longer: our address was still being handed out.
+    /// DNS names us: for the first time, or still while we are a lame duck.
+    Sighted {
+        /// How many records the answer has.
+        count: usize,
+        /// How long whoever got that answer may hold it.
+        ttl: Duration,
+        /// When the stop signal is passed on now, if the lame duck has begun.
+        until: Option<Instant>,
+    },
+    /// The lame duck lasts longer: DNS gave a longer TTL than it had before.
     Extend {
         /// When the stop signal is passed on now.
         until: Instant,
@@ -233,10 +242,15 @@ impl Lifecycle {
     fn answered(&mut self, answer: &Answer, now: Instant) -> Vec<Action> {
         let Drain::Auto(evidence) = &mut self.plan.drain else { return vec![] };
         let needed_before = evidence.needed();
+        let is_first = !evidence.was_sighted();
         let is_absent = evidence.answered(answer, now);
         // An answer from before the stop may be too old: the task may have been registered since.
         let never_was = is_absent && evidence.proves_absence();
         let needed = evidence.needed();
+        let sighted = match *answer {
+            Answer::Records { ours: true, count, ttl } => Some((count, ttl)),
+            Answer::Records { ours: false, .. } | Answer::Absent { .. } | Answer::Failed(_) => None,
+        };
         let mut actions = Vec::new();
         // Told when it is learned, long before the deploy that it would spoil.
         if needed > needed_before {
@@ -248,9 +262,13 @@ impl Lifecycle {
             }
             let ends = self.lame_duck_ends(asked_at);
             self.phase = Phase::LameDuck { asked, asked_at, until: ends };
-            if ends > until {
+            if let Some((count, ttl)) = sighted {
+                actions.push(Action::Sighted { count, ttl, until: Some(ends) });
+            } else if ends > until {
                 actions.push(Action::Extend { until: ends });
             }
+        } else if let Some((count, ttl)) = sighted.filter(|_| is_first) {
+            actions.push(Action::Sighted { count, ttl, until: None });
         }
         actions
     }
@@ -473,7 +491,7 @@ mod tests {
         assert_eq!(lifecycle.deadline(), None);
         assert_eq!(lifecycle.handle(Event::Wake, now), []);
         let answer = Answer::Records { ours: true, count: 4, ttl: secs(20) };
-        assert_eq!(lifecycle.handle(Event::Answered(answer), now), []);
+        lifecycle.handle(Event::Answered(answer), now);
         assert_eq!(lifecycle.deadline(), Some(now + secs(20)));
     }
 
@@ -485,11 +503,39 @@ mod tests {
         lifecycle.handle(answer(true), now);
         let actions = lifecycle.handle(Event::Stop(Signal::TERM), now);
         assert_eq!(actions, [Action::Drain { until: now + secs(25) }, Action::LookUp]);
-        assert_eq!(lifecycle.handle(answer(true), now + secs(2)), [Action::Extend { until: now + secs(27) }]);
+        let until = now + secs(27);
+        let expected = [Action::Sighted { count: 4, ttl: secs(20), until: Some(until) }];
+        assert_eq!(lifecycle.handle(answer(true), now + secs(2)), expected);
         assert_eq!(lifecycle.handle(answer(false), now + secs(3)), []);
         assert_eq!(lifecycle.handle(Event::Wake, now + secs(4)), [Action::LookUp]);
         let expected = [Action::Stop(Reason::Drained), Action::Forward(Signal::TERM)];
         assert_eq!(lifecycle.handle(Event::Wake, now + secs(27)), expected);
+    }
+
+    #[test]
+    fn a_longer_ttl_lengthens_the_lame_duck_whoever_is_in_the_answer() {
+        let now = now();
+        let mut lifecycle = following_dns(now);
+        let answer = |ours, ttl| Event::Answered(Answer::Records { ours, count: 4, ttl });
+        lifecycle.handle(answer(true, secs(20)), now);
+        lifecycle.handle(Event::Stop(Signal::TERM), now);
+        let expected = [Action::Extend { until: now + secs(35) }];
+        assert_eq!(lifecycle.handle(answer(false, secs(30)), now + secs(1)), expected);
+    }
+
+    #[test]
+    fn the_first_sighting_is_told_and_each_one_in_the_lame_duck() {
+        let now = now();
+        let mut lifecycle = following_dns(now);
+        let seen = |until| vec![Action::Sighted { count: 4, ttl: secs(20), until }];
+        let ours = || Event::Answered(Answer::Records { ours: true, count: 4, ttl: secs(20) });
+        assert_eq!(lifecycle.handle(ours(), now), seen(None));
+        assert_eq!(lifecycle.handle(ours(), now + secs(20)), []);
+        lifecycle.handle(Event::Stop(Signal::TERM), now + secs(30));
+        for second in [31, 32] {
+            let until = now + secs(second + 20 + 5);
+            assert_eq!(lifecycle.handle(ours(), now + secs(second)), seen(Some(until)));
+        }
     }
 
     #[test]
@@ -499,7 +545,8 @@ mod tests {
         let answer = Event::Answered(Answer::Records { ours: true, count: 4, ttl: secs(120) });
         // The warning comes with the first answer, long before the deploy that it would spoil.
         let cut = lifecycle.plan.budget.cut(secs(125)).unwrap();
-        assert_eq!(lifecycle.handle(answer.clone(), now), [Action::WarnOfCut(cut)]);
+        let sighted = Action::Sighted { count: 4, ttl: secs(120), until: None };
+        assert_eq!(lifecycle.handle(answer.clone(), now), [Action::WarnOfCut(cut), sighted]);
         assert_eq!(lifecycle.handle(answer, now), []);
         let actions = lifecycle.handle(Event::Stop(Signal::TERM), now);
         assert_eq!(actions[0], Action::Drain { until: now + secs(55) });
@@ -518,7 +565,8 @@ mod tests {
         assert_eq!(lifecycle.handle(absent(), now + secs(101)), expected);
         let answer = Answer::Records { ours: true, count: 4, ttl: secs(40) };
         let actions = registered_since.handle(Event::Answered(answer), now + secs(101));
-        assert_eq!(actions, [Action::Extend { until: now + secs(146) }]);
+        let until = Some(now + secs(146));
+        assert_eq!(actions, [Action::Sighted { count: 4, ttl: secs(40), until }]);
     }
 
     #[test]
@@ -597,6 +645,7 @@ mod tests {
                         Action::Exit(status) => end = Some(status),
                         Action::Forward(_)
                         | Action::Drain { .. }
+                        | Action::Sighted { .. }
                         | Action::Extend { .. }
                         | Action::WarnOfCut(_)
                         | Action::Stop(_)

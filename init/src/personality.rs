@@ -390,4 +390,82 @@ mod tests {
             assert_eq!(found, codes, "{personality:?}");
         }
     }
+
+    /// Words that mean something to one of the three, in every order, and words that mean nothing to any.
+    fn random_arguments(random: &mut fastrand::Rng, name: &str) -> Vec<OsString> {
+        use std::os::unix::ffi::OsStringExt;
+
+        const WORDS: [&str; 36] = [
+            "--",
+            "-",
+            "-g",
+            "-s",
+            "-w",
+            "-v",
+            "-vvv",
+            "-c",
+            "-e",
+            "143",
+            "-e143",
+            "143:0",
+            "-p",
+            "KILL",
+            "-r",
+            "15:2",
+            "TERM:0",
+            "-gs",
+            "-h",
+            "-l",
+            "-V",
+            "--version",
+            "--drain",
+            "30s",
+            "auto",
+            "--drain=0",
+            "--dns-name",
+            "back.test",
+            "--stop-timeout",
+            "10",
+            "--rewrite",
+            "--single-child",
+            "--explain",
+            "sh",
+            "exit 7",
+            "",
+        ];
+        let mut arguments = vec![OsString::from(name)];
+        for _ in 0..random.usize(0..8) {
+            arguments.push(if random.u8(..) < 16 {
+                OsString::from_vec((0..random.usize(0..6)).map(|_| random.u8(1..)).collect())
+            } else {
+                WORDS[random.usize(..WORDS.len())].into()
+            });
+        }
+        arguments
+    }
+
+    #[test]
+    fn whatever_the_arguments_are_the_command_is_their_end_unchanged_or_somebody_is_told() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let mut ran = 0;
+        for round in 0..6_000 {
+            let name = ["init", "tini", "dumb-init"][round % 3];
+            let arguments = random_arguments(&mut random, name);
+            match Personality::of(OsStr::new(name)).read(&arguments, |_| None) {
+                Request::Run(cli) => {
+                    assert!(arguments.ends_with(&cli.command), "{arguments:?} became {:?}", cli.command);
+                    // What was left out were flags, and at most one pair of dashes.
+                    let flags = &arguments[1..arguments.len() - cli.command.len()];
+                    assert!(flags.iter().filter(|word| *word == "--").count() <= 1, "{arguments:?}");
+                    ran += 1;
+                }
+                Request::Say { text, on_stdout, code } => {
+                    assert!(text.ends_with('\n'), "{arguments:?}: {text:?}");
+                    assert!(!on_stdout || code == 0, "{arguments:?}: {text}");
+                }
+            }
+        }
+        // Else it would show nothing.
+        assert!(ran > 1_000, "{ran}");
+    }
 }

@@ -74,6 +74,38 @@ impl fmt::Display for DnsName {
     }
 }
 
+/// An address of this task as DNS names it: `IP`, or `IP:PORT` where several tasks share an address and differ by the port
+/// of their SRV records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OwnAddress {
+    address: IpAddr,
+    port: Option<u16>,
+}
+
+impl OwnAddress {
+    /// Whether a record of this address, and with this port if it has one, is ours.
+    fn is(&self, address: IpAddr, port: Option<u16>) -> bool {
+        self.address == address && self.port.zip(port).is_none_or(|(own, port)| own == port)
+    }
+}
+
+impl From<IpAddr> for OwnAddress {
+    fn from(address: IpAddr) -> Self {
+        Self { address, port: None }
+    }
+}
+
+impl FromStr for OwnAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let with_port = || text.parse::<SocketAddr>().map(|own| Self { address: own.ip(), port: Some(own.port()) });
+        text.parse::<IpAddr>().map(Self::from).or_else(|_| with_port()).map_err(|_| {
+            format!("{text:?} is no address: expected one such as 10.0.0.7, 10.0.0.7:32768 or [fd00::7]:80")
+        })
+    }
+}
+
 /// How to look a name up, and how to know ourselves in the answer.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -81,7 +113,7 @@ pub struct Registration {
     servers: Vec<SocketAddr>,
     /// The names to try, in order, the first one with an answer being the one that callers find.
     candidates: Vec<String>,
-    own: Vec<IpAddr>,
+    own: Vec<OwnAddress>,
 }
 
 impl Registration {
@@ -90,7 +122,7 @@ impl Registration {
     ///
     /// Without any server every lookup fails, and says why: a task must start without DNS.
     #[must_use]
-    pub fn new(name: DnsName, servers: &[SocketAddr], own: Vec<IpAddr>) -> Self {
+    pub fn new(name: DnsName, servers: &[SocketAddr], own: Vec<OwnAddress>) -> Self {
         let config = std::fs::read(RESOLV_CONF).ok().and_then(|text| resolv_conf::Config::parse(text).ok());
         let config = config.unwrap_or_default();
         let search: Vec<String> = config.get_last_search_or_domain().map(ToString::to_string).collect();
@@ -128,14 +160,14 @@ impl Registration {
         }
     }
 
-    async fn look_up_as(&self, name: &str, own: &[IpAddr]) -> io::Result<Answer> {
+    async fn look_up_as(&self, name: &str, own: &[OwnAddress]) -> io::Result<Answer> {
         if self.name.0.starts_with('_') {
             let found = self.ask(name, TYPE::SRV).await?;
             return self.services(found, own).await;
         }
         let four = self.ask(name, TYPE::A).await?;
         // Most networks have no IPv6 tasks: do not ask twice as often for nothing.
-        let may_be_six = own.iter().any(IpAddr::is_ipv6);
+        let may_be_six = own.iter().any(|own| own.address.is_ipv6());
         let six = if four.records.is_empty() {
             Some(self.ask(name, TYPE::AAAA).await?)
         } else if may_be_six {
@@ -159,13 +191,14 @@ impl Registration {
         })
     }
 
-    /// An SRV record is ours if its target is one of our addresses: in the same answer, or by another question.
-    async fn services(&self, found: Found, own: &[IpAddr]) -> io::Result<Answer> {
+    /// An SRV record is ours if its target is one of our addresses, in the same answer or by another question, and its port
+    /// is ours too where we know it.
+    async fn services(&self, found: Found, own: &[OwnAddress]) -> io::Result<Answer> {
         let count = found.records.len();
         let Some(mut ttl) = found.ttl.filter(|_| count > 0) else { return Ok(Answer::Absent { ttl: found.ttl }) };
         let mut ours = false;
         for record in found.records.iter().take(MOST_TARGETS) {
-            let Record::Service(target) = record else { continue };
+            let Record::Service { target, port } = record else { continue };
             let mut addresses = Vec::new();
             for (_, address, lives) in found.additional.iter().filter(|(name, ..)| name.eq_ignore_ascii_case(target)) {
                 addresses.push(*address);
@@ -177,7 +210,7 @@ impl Registration {
                 // Who has the service's record looks the target up when it likes.
                 ttl = ttl.max(asked.ttl.unwrap_or_default());
             }
-            ours |= addresses.iter().any(|address| own.contains(address));
+            ours |= addresses.iter().any(|address| own.iter().any(|own| own.is(*address, Some(*port))));
         }
         Ok(Answer::Records { ours, count, ttl })
     }
@@ -212,14 +245,14 @@ fn candidates(name: &str, ndots: u32, search: &[String]) -> Vec<String> {
 }
 
 /// The addresses of our network interfaces, as callers may know them.
-fn interface_addresses() -> Vec<IpAddr> {
+fn interface_addresses() -> Vec<OwnAddress> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else { return vec![] };
     let addresses = interfaces.filter_map(|interface| {
         let address = interface.address?;
         let four = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
         four.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
     });
-    addresses.filter(|address| !address.is_loopback() && !is_link_local(address)).collect()
+    addresses.filter(|address| !address.is_loopback() && !is_link_local(address)).map(OwnAddress::from).collect()
 }
 
 const fn is_link_local(address: &IpAddr) -> bool {
@@ -232,14 +265,14 @@ const fn is_link_local(address: &IpAddr) -> bool {
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Record {
     Address(IpAddr),
-    Service(String),
+    Service { target: String, port: u16 },
 }
 
 impl Record {
     const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address(address) => Some(*address),
-            Self::Service(_) => None,
+            Self::Service { .. } => None,
         }
     }
 }
@@ -257,8 +290,8 @@ struct Found {
 
 impl Found {
     /// Whether one of these addresses is in it.
-    fn names(&self, own: &[IpAddr]) -> bool {
-        self.records.iter().filter_map(Record::address).any(|address| own.contains(&address))
+    fn names(&self, own: &[OwnAddress]) -> bool {
+        self.records.iter().filter_map(Record::address).any(|address| own.iter().any(|own| own.is(address, None)))
     }
 }
 
@@ -356,7 +389,7 @@ fn read(bytes: &[u8], id: u16, name: &str, record_type: TYPE) -> Result<Option<F
         if let Some(address) = address_of(&answer.rdata) {
             found.records.push(Record::Address(address));
         } else if let RData::SRV(service) = &answer.rdata {
-            found.records.push(Record::Service(service.target.to_string()));
+            found.records.push(Record::Service { target: service.target.to_string(), port: service.port });
         }
     }
     let is_asked_for = |data: &RData<'_>| address_of(data).is_some() || matches!(data, RData::SRV(_));
@@ -403,6 +436,22 @@ mod tests {
         for name in ["", ".", "a..b", "a b", "http://back", "back:80", "bäck", "10.0.0.1", &long] {
             let error = name.parse::<DnsName>().unwrap_err();
             assert!(error.contains(&format!("{name:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_own_address_may_have_a_port() {
+        let parsed = |text: &str| text.parse::<OwnAddress>();
+        let (ip, other) = ("10.0.0.7".parse().unwrap(), "10.0.0.8".parse().unwrap());
+        let any_port = parsed("10.0.0.7").unwrap();
+        assert!(any_port.is(ip, None) && any_port.is(ip, Some(80)) && !any_port.is(other, None));
+        let one_port = parsed("10.0.0.7:80").unwrap();
+        assert!(one_port.is(ip, Some(80)) && !one_port.is(ip, Some(81)));
+        // An address record has none, so that the address alone must do.
+        assert!(one_port.is(ip, None));
+        assert!(parsed("[fd00::7]:80").is_ok() && parsed("fd00::7").is_ok());
+        for text in ["", "back", "10.0.0.7:", "10.0.0.7:http", "10.0.0.256"] {
+            assert!(parsed(text).unwrap_err().contains(&format!("{text:?}")));
         }
     }
 

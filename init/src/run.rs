@@ -64,9 +64,18 @@ pub async fn run(mut lifecycle: Lifecycle, host: &mut impl Host) -> ExitStatus {
                     info!(drain, "lame duck: serving until cached DNS answers expire");
                     host.begin_drain();
                 }
+                Action::Sighted { count, ttl, until } => {
+                    let ttl = humantime::format_duration(ttl).to_string();
+                    if let Some(until) = until {
+                        let left = humantime::format_duration(until - now).to_string();
+                        info!(records = count, ttl, left, "lame duck: our address is still in DNS");
+                    } else {
+                        info!(records = count, ttl, "our address is in DNS");
+                    }
+                }
                 Action::Extend { until } => {
                     let left = humantime::format_duration(until - now).to_string();
-                    info!(left, "lame duck: our address is still in DNS, so it lasts longer");
+                    info!(left, "lame duck: DNS gives a longer TTL, so it lasts longer");
                 }
                 Action::WarnOfCut(cut) => warn!("{cut}"),
                 Action::Stop(reason) => {

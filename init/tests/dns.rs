@@ -6,7 +6,7 @@
 use std::{
     fmt::Write,
     fs,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
@@ -20,7 +20,10 @@ use hickory_server::{
     store::in_memory::InMemoryZoneHandler,
     zone_handler::{AxfrPolicy, Catalog, ZoneType},
 };
-use init::{evidence::Answer, registration::Registration};
+use init::{
+    evidence::Answer,
+    registration::{OwnAddress, Registration},
+};
 use tokio::{
     net::{TcpListener, UdpSocket},
     time::sleep,
@@ -124,9 +127,9 @@ impl Drop for Knot {
 }
 
 async fn look_up(servers: &[SocketAddr], name: &str, own: &[&str]) -> Answer {
-    let own = own.iter().map(|address| address.parse().unwrap()).collect::<Vec<IpAddr>>();
+    let own = own.iter().map(|address| address.parse().unwrap()).collect::<Vec<OwnAddress>>();
     // An address that is nobody's, so that the machine's own do not count.
-    let own = if own.is_empty() { vec![IpAddr::from([192, 0, 2, 1])] } else { own };
+    let own = if own.is_empty() { vec!["192.0.2.1".parse().unwrap()] } else { own };
     Registration::new(name.parse().unwrap(), servers, own).look_up().await
 }
 
@@ -152,6 +155,9 @@ async fn check(server: SocketAddr) {
     // SRV records, whose targets are ours or not.
     assert_eq!(ask("_http._tcp.back.example.test", &["10.0.0.8"]).await, records(true, 2, 15));
     assert_eq!(ask("_http._tcp.back.example.test", &["10.0.0.9"]).await, records(false, 2, 15));
+    // Another task on the same host has the same address.
+    assert_eq!(ask("_http._tcp.back.example.test", &["10.0.0.8:80"]).await, records(true, 2, 15));
+    assert_eq!(ask("_http._tcp.back.example.test", &["10.0.0.8:81"]).await, records(false, 2, 15));
     // Too long for UDP, so it comes over TCP.
     assert_eq!(ask("many.example.test", &["10.0.1.120"]).await, records(true, MANY, 60));
     // No such name, and a name without addresses.
