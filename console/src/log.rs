@@ -2,12 +2,17 @@
 //! dropped, since a log that nobody reads must stop neither a request nor PID 1.
 
 use std::{
-    io::{self, IsTerminal, Write},
-    os::fd::AsFd,
+    io::{self, IoSlice, IsTerminal, Write},
+    os::fd::{AsFd, BorrowedFd},
+    sync::OnceLock,
 };
 
 use clap::ValueEnum;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::{
+    fs::{FileType, fstat},
+    io::{Errno, ReadWriteFlags, pwritev2},
+};
 use tracing::level_filters::LevelFilter;
 
 /// The longest piece that a pipe takes whole (`PIPE_BUF` of Linux). What is longer is cut.
@@ -71,24 +76,65 @@ pub fn tell(line: &str) {
 
 /// Standard error, dropping what cannot be written at once.
 ///
-/// The descriptor is not made non-blocking, as it is shared with other processes, which must not see such a change. One
-/// that fills the pipe between our look and our write can still make us wait for its reader.
+/// The descriptor is not made non-blocking, as it is shared with other processes, which must not see such a change.
 struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let stderr = io::stderr();
+        let stderr = io::stderr().lock();
         let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
         let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
             && ready[0].revents().is_some_and(|events| events == PollFlags::POLLOUT);
         if writable {
-            let piece = &line[..line.len().min(PIPE_BUF)];
-            let _ = stderr.lock().write_all(piece);
+            write_now(stderr.as_fd(), stderr_is_pipe(), &line[..line.len().min(PIPE_BUF)]);
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Writes to a descriptor that had room a moment ago, or drops the piece if somebody else has filled the pipe since.
+///
+/// Linux before 6.4 cannot be told not to wait for a pipe, and there we may have to, until it is read.
+fn write_now(stderr: BorrowedFd<'_>, is_pipe: bool, piece: &[u8]) {
+    // Of other kinds only a pipe fills up behind our back; and a file may refuse at once what it takes a moment later.
+    let written = if is_pipe { write_to_pipe(stderr, piece) } else { Err(Errno::OPNOTSUPP) };
+    if matches!(written, Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL)) {
+        let _ = rustix::io::write(stderr, piece);
+    }
+}
+
+fn write_to_pipe(pipe: BorrowedFd<'_>, piece: &[u8]) -> Result<usize, Errno> {
+    /// Where the descriptor stands, for what has such a place (pwritev2(2)).
+    const HERE: u64 = u64::MAX;
+    pwritev2(pipe, &[IoSlice::new(piece)], HERE, ReadWriteFlags::NOWAIT)
+}
+
+fn stderr_is_pipe() -> bool {
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| fstat(io::stderr()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode).is_fifo()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_that_somebody_has_filled_meanwhile_is_not_waited_for() {
+        let (mut reader, mut writer) = io::pipe().unwrap();
+        if write_to_pipe(writer.as_fd(), b"") == Err(Errno::OPNOTSUPP) {
+            return; // Linux before 6.4.
+        }
+        writer.write_all(&vec![b'x'; 65_536 - PIPE_BUF]).unwrap();
+        write_now(writer.as_fd(), true, &[b'y'; PIPE_BUF]);
+        // Full now. Had it to wait, this test would never end.
+        write_now(writer.as_fd(), true, &[b'z'; PIPE_BUF]);
+        drop(writer);
+        let mut all = Vec::new();
+        io::Read::read_to_end(&mut reader, &mut all).unwrap();
+        assert_eq!((all.len(), all.last()), (65_536, Some(&b'y')));
     }
 }
