@@ -5,12 +5,13 @@ use std::{
     io::Write,
     path::Path,
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::support::{
-    ECHO_SIGNALS, Output, Place, Running, Scratch, children, eventually, init, line, namespace, places,
+    ECHO_SIGNALS, Output, PATIENCE, Place, Running, Scratch, children, eventually, init, line, namespace, places,
 };
 
 #[test]
@@ -117,11 +118,14 @@ fn it_needs_neither_proc_nor_resolv_conf_nor_a_writable_file_system() {
 }
 
 #[test]
-fn out_of_descriptors_it_says_so() {
-    let script = format!("ulimit -n 4; exec {} true", env!("CARGO_BIN_EXE_init"));
+fn out_of_descriptors_it_says_so_and_leaves_nothing_running() {
+    let script = format!("ulimit -n 4; exec {} sleep 60", env!("CARGO_BIN_EXE_init"));
+    let started = Instant::now();
+    // Returns when nobody holds the pipe any more, a child that was already started included.
     let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+    assert!(started.elapsed() < PATIENCE, "the command was left behind");
+    assert_eq!(output.status.code(), Some(125));
     let message = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(125), "{message}");
     assert!(message.contains("Too many open files"), "{message}");
 }
 
