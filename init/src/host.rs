@@ -137,7 +137,10 @@ impl Child {
             // Nobody would pass signals on to it, or its exit code on to anybody.
             let _ = kill(pid, Signal::KILL);
         })?;
-        memory::give_back_code();
+        // Not under a debugger: its breakpoints are changes to the code.
+        if !cfg!(debug_assertions) {
+            memory::give_back_code();
+        }
         let child = Self {
             setup,
             pid: Some(pid),
