@@ -15,7 +15,7 @@ use console::{
 use hyper::{Uri, header::HeaderValue};
 use tracing::level_filters::LevelFilter;
 
-use crate::endpoints::Policy;
+use crate::endpoints::{Balance, Policy};
 
 /// Passes every request on to one of the tasks behind a DNS name, and survives records that are stale.
 ///
@@ -70,9 +70,40 @@ pub struct Cli {
     #[arg(long, env = "FRONT_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "500ms")]
     pub connect_timeout: Duration,
 
-    /// How long an address that could not be connected to is passed over. 0 tries it again at once.
+    /// An answer with exactly this many addresses is a sample of them: Cloud Map never gives more than eight. 0: none is.
+    ///
+    /// Addresses that a sample leaves out stay for three TTLs, at least 30s, or until they fail. Where DNS gives all
+    /// addresses, set it to 0, or a service of just eight tasks keeps the ended ones for as long.
+    #[arg(long, env = "FRONT_DNS_SAMPLE", value_name = "COUNT", default_value = "8")]
+    pub dns_sample: usize,
+
+    /// Who gets the next request.
+    #[arg(long, env = "FRONT_BALANCE", value_name = "HOW", value_enum, default_value_t)]
+    pub balance: Balance,
+
+    /// How long an address that failed is passed over, at first; each further failure doubles it. 0 tries it again at once.
     #[arg(long, env = "FRONT_SET_ASIDE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
     pub set_aside: Duration,
+
+    /// How long an address that fails again and again is passed over at the most. Too long: a task that is well again waits
+    /// for its requests.
+    #[arg(long, env = "FRONT_SET_ASIDE_MAX", value_name = "DURATION", value_parser = duration::parse, default_value = "1m")]
+    pub set_aside_max: Duration,
+
+    /// If more than this share of the addresses is set aside, all are used: so many failures are rather the network's, and
+    /// the few that are left would get everything. 100: only if all are set aside.
+    #[arg(long, env = "FRONT_PANIC_PERCENT", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), default_value = "50")]
+    pub panic_percent: u8,
+
+    /// After how many answers of 500 and above in a row an address is set aside [default: never].
+    ///
+    /// Not asked for, such an answer is the application's business. Too low: one bad request takes tasks away.
+    #[arg(long, env = "FRONT_EJECT_5XX", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    pub eject_5xx: Option<u32>,
+
+    /// At most this share of the addresses is set aside for such answers.
+    #[arg(long, env = "FRONT_EJECT_5XX_PERCENT", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), default_value = "50")]
+    pub eject_5xx_percent: u8,
 
     /// How long a request may take until its answer begins, over all attempts. After that front answers 504.
     #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
@@ -110,7 +141,13 @@ impl Cli {
             max_ttl: self.dns_max_ttl,
             stale_max: self.dns_stale_max,
             absent_grace: self.dns_absent_grace,
+            sample: self.dns_sample,
             set_aside: self.set_aside,
+            set_aside_max: self.set_aside_max,
+            panic_percent: self.panic_percent,
+            eject_5xx: self.eject_5xx,
+            eject_5xx_percent: self.eject_5xx_percent,
+            balance: self.balance,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! The loop that keeps the known addresses fresh: wait until a lookup is due, ask, take note, tell.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::{
     sync::Notify,
@@ -34,9 +37,17 @@ impl Discovery {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at the time of the next lookup again, since it may have become earlier.
-    pub fn reconsider(&self) {
+    /// Takes note that `address` could not be asked.
+    pub fn failed(&self, address: SocketAddr, backend: &Backend) {
+        let change = self.endpoints().failed(address, Instant::now().into_std());
+        backend.follow(&change.added, &change.removed);
+        // The next lookup may have become due earlier.
         self.changed.notify_one();
+    }
+
+    /// Takes note that an answer came from `address`.
+    pub fn succeeded(&self, address: SocketAddr, is_5xx: bool) {
+        self.endpoints().succeeded(address, is_5xx, Instant::now().into_std());
     }
 
     /// Keeps the addresses fresh. Runs until it is dropped.

@@ -16,7 +16,7 @@ use service::{
     process,
     server::{self, Stopped},
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
 fn main() -> ExitCode {
@@ -31,7 +31,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         Host::Name(name) => Some(Resolver::new(name, cli.backend.port, &cli.resolver, cli.dns_timeout)?),
         Host::Address(address) => {
             let address = SocketAddr::new(*address, cli.backend.port);
-            endpoints = Endpoints::fixed(cli.policy(), address);
+            endpoints = Endpoints::fixed(cli.policy(), address, Instant::now().into_std());
             backend.follow(&[address], &[]);
             None
         }

@@ -14,7 +14,10 @@ use hickory_resolver::{
 };
 use tokio::time::Instant;
 
-use crate::{endpoints::Answer, error::Error};
+use crate::{
+    endpoints::{Answer, Target},
+    error::Error,
+};
 
 /// Looks the backend's name up.
 pub struct Resolver {
@@ -77,14 +80,14 @@ impl Resolver {
     }
 
     fn addresses(&self, lookup: &Lookup) -> Answer {
-        let addresses: Vec<_> = lookup
+        let targets: Vec<_> = lookup
             .answers()
             .iter()
             .filter_map(|record| record.data.ip_addr())
-            .map(|address| SocketAddr::new(address, self.port))
+            .map(|address| Target::new(SocketAddr::new(address, self.port)))
             .collect();
         let ttl = lookup.valid_until().saturating_duration_since(Instant::now().into_std());
-        if addresses.is_empty() { Answer::Absent { ttl: Some(ttl) } } else { Answer::Addresses { addresses, ttl } }
+        if targets.is_empty() { Answer::Absent { ttl: Some(ttl) } } else { Answer::Addresses { targets, ttl } }
     }
 }
 

@@ -107,6 +107,7 @@ impl Front {
                     *response.version_mut() = Version::HTTP_11;
                     access.status = Some(response.status());
                     access.address = Some(address);
+                    self.discovery.succeeded(address, response.status().is_server_error());
                     access.task_id = response.headers().get(TASK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
                     return response.map(|body| Either::Right(Passing { body, access, _in_flight: in_flight }));
                 }
@@ -118,8 +119,7 @@ impl Front {
             };
             let Failed { failure, cause, request, was_reused: _ } = failed;
             if failure == Failure::NotConnected {
-                self.discovery.endpoints().unreachable(address, Instant::now().into_std());
-                self.discovery.reconsider();
+                self.discovery.failed(address, &self.backend);
             }
             debug!(%address, cause, ?failure, "attempt failed");
             attempts.push(Attempt { address, cause });
