@@ -11,13 +11,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{Either, Empty};
+use http_body_util::{Either, Full};
 use hyper::{
     Request, Response,
     body::{Body, Frame, Incoming, SizeHint},
     client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
+use socket2::SockRef;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -27,8 +28,8 @@ use tracing::debug;
 
 use crate::retry::Failure;
 
-/// The body of a request to a task: the caller's, or none.
-pub type RequestBody = Either<Incoming, Empty<Bytes>>;
+/// The body of a request to a task: the caller's as it comes, or one that is here and can be sent again.
+pub type RequestBody = Either<Incoming, Full<Bytes>>;
 
 /// Idle connections are looked through about as often as their time is long, within these.
 const LEAST_SWEEP: Duration = Duration::from_millis(100);
@@ -44,6 +45,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// How long what was sent may stay unacknowledged (RFC 5482). Zero: as long as the kernel likes.
+    pub tcp_user_timeout: Duration,
 }
 
 /// An attempt that brought no answer.
@@ -198,9 +201,7 @@ impl Backend {
             .await
             .map_err(|_| format!("no connection within {}", humantime::format_duration(limit)))?
             .map_err(|error| format!("cannot connect: {error}"))?;
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%address, %error, "requests may be delayed");
-        }
+        self.set_options(address, &stream);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
         let mut connections = self.lock();
         while connections.drivers.try_join_next().is_some() {} // Forgets those that have ended.
@@ -210,6 +211,18 @@ impl Backend {
             }
         });
         Ok(sender)
+    }
+
+    fn set_options(&self, address: SocketAddr, stream: &TcpStream) {
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%address, %error, "requests may be delayed");
+        }
+        let unacknowledged = self.limits.tcp_user_timeout;
+        if !unacknowledged.is_zero()
+            && let Err(error) = SockRef::from(stream).set_tcp_user_timeout(Some(unacknowledged))
+        {
+            debug!(%address, %error, "a task that is gone may be noticed late");
+        }
     }
 
     /// Keeps an idle connection, if DNS still names its address.

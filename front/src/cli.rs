@@ -109,6 +109,29 @@ pub struct Cli {
     #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
     pub request_timeout: Duration,
 
+    /// How long one task may take to answer before another is asked beside it, where asking twice is safe: idempotent methods
+    /// without a body, or with one of 64 KiB at most. The first answer wins.
+    ///
+    /// Too short: slow requests are done twice, as far as the retry budget goes. Too long: they wait on a task that hangs.
+    #[arg(long, env = "FRONT_ANSWER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
+    pub answer_timeout: Duration,
+
+    /// How many requests may be sent to a second task after the first may have seen them: these percent of the requests of the
+    /// last ten seconds, and --retry-per-second more. What was not sent is retried free of this.
+    ///
+    /// Too high: tasks that are slow for want of power get more to do.
+    #[arg(long, env = "FRONT_RETRY_PERCENT", value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=100), default_value = "20")]
+    pub retry_percent: u32,
+
+    /// How many requests may be sent to a second task each second, however few there are.
+    #[arg(long, env = "FRONT_RETRY_PER_SECOND", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000), default_value = "10")]
+    pub retry_per_second: u32,
+
+    /// How long what was sent to a task may stay unacknowledged before its connection is given up. 0: as long as the kernel
+    /// likes, which is a quarter of an hour.
+    #[arg(long, env = "FRONT_TCP_USER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub tcp_user_timeout: Duration,
+
     /// How long an idle connection to a task is kept. Keep it below the task's own limit, or requests are sent on
     /// connections that it is closing. 0 makes a new connection for every request.
     #[arg(long, env = "FRONT_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]

@@ -22,13 +22,14 @@ use crate::{
 pub struct Discovery {
     endpoints: Mutex<Endpoints>,
     changed: Notify,
+    failing: Notify,
 }
 
 impl Discovery {
     /// Shares `endpoints`.
     #[must_use]
     pub fn new(endpoints: Endpoints) -> Self {
-        Self { endpoints: Mutex::new(endpoints), changed: Notify::new() }
+        Self { endpoints: Mutex::new(endpoints), changed: Notify::new(), failing: Notify::new() }
     }
 
     /// The addresses, for a moment: no request waits for DNS, and nobody may hold this while waiting for anything.
@@ -43,6 +44,12 @@ impl Discovery {
         backend.follow(&change.added, &change.removed);
         // The next lookup may have become due earlier.
         self.changed.notify_one();
+        self.failing.notify_waiters();
+    }
+
+    /// Waits until an address fails: whoever waits for an answer of the same one need wait no longer.
+    pub async fn failure(&self) {
+        self.failing.notified().await;
     }
 
     /// Takes note that an answer came from `address`.

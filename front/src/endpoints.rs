@@ -356,6 +356,13 @@ impl Endpoints {
         Some(chosen.address)
     }
 
+    /// Whether `address` has failed lately, and is waited for no longer than it must be.
+    #[must_use]
+    pub fn is_set_aside(&self, address: SocketAddr, now: Instant) -> bool {
+        let found = self.known.iter().find(|endpoint| endpoint.address == address);
+        found.is_none_or(|endpoint| endpoint.set_aside_until.is_some_and(|until| now < until))
+    }
+
     /// An attempt that [`choose`](Self::choose) counted is over.
     pub fn release(&mut self, address: SocketAddr) {
         if let Some(endpoint) = self.find(address) {

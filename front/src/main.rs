@@ -1,6 +1,10 @@
 //! The `front` binary: looks its backend up and serves until it is told to stop.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc};
+use std::{
+    net::SocketAddr,
+    process::ExitCode,
+    sync::{Arc, Mutex},
+};
 
 use front::{
     backend::{Backend, Limits},
@@ -9,6 +13,7 @@ use front::{
     endpoints::Endpoints,
     error::Error,
     resolver::Resolver,
+    retry::{Budget, BudgetPolicy},
     routes::Front,
 };
 use service::{
@@ -24,7 +29,12 @@ fn main() -> ExitCode {
 }
 
 async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error> {
-    let limits = Limits { connect_timeout: cli.connect_timeout, idle_timeout: cli.idle_timeout };
+    let limits = Limits {
+        connect_timeout: cli.connect_timeout,
+        idle_timeout: cli.idle_timeout,
+        tcp_user_timeout: cli.tcp_user_timeout,
+    };
+    let budget = BudgetPolicy { percent: cli.retry_percent, per_second: cli.retry_per_second };
     let backend = Arc::new(Backend::new(limits));
     let mut endpoints = Endpoints::new(cli.policy());
     let resolver = match &cli.backend.host {
@@ -50,6 +60,8 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         discovery: Arc::clone(&discovery),
         backend: Arc::clone(&backend),
         request_timeout: cli.request_timeout,
+        answer_timeout: cli.answer_timeout,
+        budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
     });
     let handler = move |request, caller| Arc::clone(&front).answer(request, caller);
     tokio::select! {

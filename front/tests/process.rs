@@ -452,7 +452,7 @@ async fn a_connection_that_dies_before_the_answer_is_retried_only_where_that_is_
     let network = Network::new(8).await;
     let task = Task::start(&network, 1).await;
     let _dying = raw_task(&network, 2, b"").await;
-    let front = Front::start(&network, &network.dns(&[1, 2]).await, &[]).await;
+    let front = Front::start(&network, &network.dns(&[1, 2]).await, &["--set-aside", "0"]).await;
     for _ in 0..20 {
         assert_eq!(front.ask("GET", "/").await.status, 200);
     }
@@ -796,4 +796,131 @@ async fn an_address_that_refuses_makes_front_look_again() {
     assert_eq!(front.ask("GET", "/").await.status, 502);
     front.event("the backend's addresses changed").await;
     assert_eq!(front.ask("GET", "/").await.status, 200);
+}
+
+/// A task that takes connections and says nothing, until it is dropped. Then its address refuses, while the connections that
+/// it has stay as they are.
+struct Hanging {
+    accepting: JoinHandle<()>,
+    connections: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Hanging {
+    async fn start(network: &Network, host: u8) -> Self {
+        let listener = network.listen(host).await;
+        let connections = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&connections);
+        let accepting = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                taken.lock().unwrap().push(stream);
+            }
+        });
+        Self { accepting, connections }
+    }
+
+    fn connections(&self) -> usize {
+        self.connections.lock().unwrap().len()
+    }
+
+    async fn refuse(&mut self) {
+        self.accepting.abort();
+        let _ = (&mut self.accepting).await;
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_hangs_costs_a_request_that_may_be_repeated_a_moment_and_is_then_passed_over() {
+    let network = Network::new(32).await;
+    let task = Task::start(&network, 1).await;
+    let hanging = Hanging::start(&network, 2).await;
+    let dns = network.dns(&[2, 1]).await;
+    let front = Front::start(&network, &dns, &["--answer-timeout", "50ms", "--balance", "first"]).await;
+    for _ in 0..20 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    assert_eq!((task.requests(), hanging.connections()), (20, 1));
+}
+
+#[tokio::test]
+async fn a_request_that_may_not_be_repeated_waits_for_its_task_alone() {
+    let network = Network::new(33).await;
+    let task = Task::start(&network, 1).await;
+    let hanging = Hanging::start(&network, 2).await;
+    let dns = network.dns(&[2, 1]).await;
+    let flags = ["--answer-timeout", "20ms", "--request-timeout", "200ms", "--balance", "first"];
+    let front = Front::start(&network, &dns, &flags).await;
+    assert_eq!(front.ask("POST", "/").await.status, 504);
+    assert_eq!((task.requests(), hanging.connections()), (0, 1));
+}
+
+#[tokio::test]
+async fn whoever_waits_for_a_task_that_has_failed_for_somebody_else_is_served_by_another() {
+    let network = Network::new(34).await;
+    let _task = Task::start(&network, 1).await;
+    let mut hanging = Hanging::start(&network, 2).await;
+    let dns = network.dns(&[2, 1]).await;
+    // So long that nothing but the other's failure can be the reason.
+    let flags = ["--answer-timeout", "1h", "--request-timeout", "1h", "--balance", "first"];
+    let front = Front::start(&network, &dns, &flags).await;
+    let mut waiting = front.connect().await;
+    waiting.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").await.unwrap();
+    eventually("it waits", || hanging.connections() == 1).await;
+    hanging.refuse().await;
+    assert_eq!(front.ask("POST", "/").await.status, 200);
+    let answer = Answer::read(&mut waiting).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.has("x-task-id: task-1"), "{answer:?}");
+}
+
+#[tokio::test]
+async fn what_was_sent_is_repeated_only_as_far_as_the_budget_goes() {
+    let network = Network::new(35).await;
+    let task = Task::start(&network, 1).await;
+    let _dying = raw_task(&network, 2, b"").await;
+    let flags = ["--retry-percent", "0", "--retry-per-second", "0", "--set-aside", "0", "--balance", "round-robin"];
+    let front = Front::start(&network, &network.dns(&[1, 2, 3]).await, &flags).await;
+    let mut statuses = BTreeMap::new();
+    for _ in 0..12 {
+        *statuses.entry(front.ask("GET", "/").await.status).or_insert(0) += 1;
+    }
+    // One third went to the task that dies. The third that met nobody has cost nothing, and was sent elsewhere.
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200, &502]);
+    assert!(statuses[&200] >= 6, "{statuses:?}");
+    assert_eq!(task.requests(), statuses[&200]);
+}
+
+#[tokio::test]
+async fn a_small_body_of_an_idempotent_request_is_sent_again() {
+    let network = Network::new(36).await;
+    let _task = Task::start(&network, 1).await;
+    let _dying = raw_task(&network, 2, b"").await;
+    let flags = ["--set-aside", "0", "--balance", "round-robin"];
+    let front = Front::start(&network, &network.dns(&[1, 2]).await, &flags).await;
+    for _ in 0..6 {
+        let head = "PUT / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n";
+        let answer = front.send(&format!("{head}content-length: 5\r\n\r\nhello")).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
+    }
+}
+
+#[tokio::test]
+async fn of_eight_addresses_that_change_with_every_answer_all_are_used() {
+    let network = Network::new(37).await;
+    let mut tasks = Vec::new();
+    for host in 1..=20 {
+        tasks.push(Task::start(&network, host).await);
+    }
+    let dns = network.dns(&[1, 2, 3, 4, 5, 6, 7, 8]).await;
+    let front = Front::start(&network, &dns, &[]).await;
+    for first in [7, 13] {
+        let sample: Vec<_> = (first..first + 8).collect();
+        dns.say(network.says(&sample));
+        dns.round().await;
+    }
+    for _ in 0..400 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    let idle = tasks.iter().filter(|task| task.requests() == 0).count();
+    assert_eq!(idle, 0);
 }
