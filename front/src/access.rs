@@ -1,10 +1,15 @@
 //! One log line for each request, written when its answer has been sent or has failed.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use hyper::{Method, Request, StatusCode};
 use tokio::time::Instant;
 use tracing::info;
+
+use crate::metrics::Metrics;
 
 /// The status in the log for a caller that went away before an answer began. No such answer is sent; the number is
 /// the one that nginx uses.
@@ -34,6 +39,7 @@ impl Outcome {
 /// What is known of a request. The line is logged when it is dropped.
 #[derive(Debug)]
 pub struct Access {
+    metrics: Arc<Metrics>,
     started: Instant,
     caller: IpAddr,
     method: Method,
@@ -56,8 +62,9 @@ pub struct Access {
 
 impl Access {
     /// The line for `request`, which has just arrived.
-    pub fn new<B>(request: &Request<B>, caller: IpAddr) -> Self {
+    pub fn new<B>(request: &Request<B>, caller: IpAddr, metrics: Arc<Metrics>) -> Self {
         Self {
+            metrics,
             started: Instant::now(),
             caller,
             method: request.method().clone(),
@@ -75,8 +82,11 @@ impl Access {
 
 impl Drop for Access {
     fn drop(&mut self) {
+        let status = self.status.map_or(CALLER_GONE, |status| status.as_u16());
+        let took = self.started.elapsed();
+        self.metrics.request(&self.method, status, self.address, took);
         info!(
-            status = self.status.map_or(CALLER_GONE, |status| status.as_u16()),
+            status,
             task_id = self.task_id,
             address = self.address.map(tracing::field::display),
             attempts = self.attempts,
@@ -84,7 +94,7 @@ impl Drop for Access {
             path = self.path,
             caller = %self.caller,
             bytes = self.bytes,
-            duration_ms = (self.started.elapsed().as_secs_f64() * 1e6).round() / 1e3,
+            duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
             cause = self.cause,
             outcome = self.outcome.words(),
             "request"

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::retry::Failure;
+use crate::{metrics::Metrics, retry::Failure};
 
 /// The body of a request to a task: the caller's as it comes, or one that is here and can be sent again.
 pub type RequestBody = Either<Incoming, Full<Bytes>>;
@@ -75,6 +75,7 @@ pub enum Connection {
 #[derive(Debug)]
 pub struct Backend {
     limits: Limits,
+    metrics: Arc<Metrics>,
     connections: Mutex<Connections>,
 }
 
@@ -95,8 +96,8 @@ struct Idle {
 impl Backend {
     /// No connections yet.
     #[must_use]
-    pub fn new(limits: Limits) -> Self {
-        Self { limits, connections: Mutex::default() }
+    pub fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+        Self { limits, metrics, connections: Mutex::default() }
     }
 
     /// Follows DNS: connections to `added` addresses are kept from now on, and those to `removed` ones are closed when
@@ -201,6 +202,7 @@ impl Backend {
             .await
             .map_err(|_| format!("no connection within {}", humantime::format_duration(limit)))?
             .map_err(|error| format!("cannot connect: {error}"))?;
+        self.metrics.connected();
         self.set_options(address, &stream);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
         let mut connections = self.lock();

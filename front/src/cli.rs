@@ -30,6 +30,12 @@ pub struct Cli {
     #[arg(long, env = "FRONT_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:1234")]
     pub listen: SocketAddr,
 
+    /// Where to answer those who run front: /metrics, /debug/endpoints, /ready, /health [default: nowhere].
+    ///
+    /// A port alone is one of the loopback interface. What is said there is not for callers: do not publish it.
+    #[arg(long, env = "FRONT_ADMIN_LISTEN", value_name = "[IP:]PORT", value_parser = admin_address)]
+    pub admin_listen: Option<SocketAddr>,
+
     /// Where requests go: http://NAME:PORT, whose A records (AAAA if there is none) are the tasks, or
     /// `http://IP:PORT`.
     ///
@@ -173,6 +179,15 @@ impl Cli {
             balance: self.balance,
         }
     }
+}
+
+/// An address, or a port of the loopback interface.
+fn admin_address(text: &str) -> Result<SocketAddr, String> {
+    let of_loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    text.parse()
+        .map(of_loopback)
+        .or_else(|_| text.parse())
+        .map_err(|_| "expected one such as 9090 or 0.0.0.0:9090".to_owned())
 }
 
 /// Where requests go.

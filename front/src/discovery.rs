@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use crate::{
     backend::Backend,
-    endpoints::{Empty, Endpoints},
+    endpoints::{Change, Empty, Endpoints},
+    metrics::Metrics,
     resolver::Resolver,
 };
 
@@ -23,13 +24,14 @@ pub struct Discovery {
     endpoints: Mutex<Endpoints>,
     changed: Notify,
     failing: Notify,
+    metrics: Arc<Metrics>,
 }
 
 impl Discovery {
     /// Shares `endpoints`.
     #[must_use]
-    pub fn new(endpoints: Endpoints) -> Self {
-        Self { endpoints: Mutex::new(endpoints), changed: Notify::new(), failing: Notify::new() }
+    pub fn new(endpoints: Endpoints, metrics: Arc<Metrics>) -> Self {
+        Self { endpoints: Mutex::new(endpoints), changed: Notify::new(), failing: Notify::new(), metrics }
     }
 
     /// The addresses, for a moment: no request waits for DNS, and nobody may hold this while waiting for anything.
@@ -41,7 +43,7 @@ impl Discovery {
     /// Takes note that `address` could not be asked.
     pub fn failed(&self, address: SocketAddr, backend: &Backend) {
         let change = self.endpoints().failed(address, Instant::now().into_std());
-        backend.follow(&change.added, &change.removed);
+        self.follow(backend, &change);
         // The next lookup may have become due earlier.
         self.changed.notify_one();
         self.failing.notify_waiters();
@@ -64,12 +66,13 @@ impl Discovery {
         loop {
             self.until_due().await;
             let answer = resolver.lookup().await;
+            self.metrics.lookup(&answer);
             let (change, empty) = {
                 let mut endpoints = self.endpoints();
                 let change = endpoints.answered(answer, Instant::now().into_std());
                 (change, endpoints.empty().cloned())
             };
-            backend.follow(&change.added, &change.removed);
+            self.follow(backend, &change);
             if !change.added.is_empty() || !change.removed.is_empty() {
                 info!(added = ?change.added, removed = ?change.removed, "the backend's addresses changed");
             }
@@ -84,6 +87,11 @@ impl Discovery {
                 said = empty;
             }
         }
+    }
+
+    fn follow(&self, backend: &Backend, change: &Change) {
+        backend.follow(&change.added, &change.removed);
+        self.metrics.forget(&change.removed);
     }
 
     async fn until_due(&self) {

@@ -186,6 +186,7 @@ pub struct Endpoints {
     good_at: Option<Instant>,
     absent_since: Option<Instant>,
     failures: u32,
+    times_set_aside: u64,
     largest_ttl: Duration,
     looked_up_at: Option<Instant>,
     lookup_at: Option<Instant>,
@@ -202,6 +203,7 @@ impl Endpoints {
             good_at: None,
             absent_since: None,
             failures: 0,
+            times_set_aside: 0,
             largest_ttl: Duration::ZERO,
             looked_up_at: None,
             lookup_at: None,
@@ -238,6 +240,12 @@ impl Endpoints {
     #[must_use]
     pub const fn good_at(&self) -> Option<Instant> {
         self.good_at
+    }
+
+    /// How often any address has been set aside.
+    #[must_use]
+    pub const fn times_set_aside(&self) -> u64 {
+        self.times_set_aside
     }
 
     /// Takes note of a lookup that ended `now`.
@@ -418,6 +426,7 @@ impl Endpoints {
         let pause = self.policy.set_aside.saturating_mul(2_u32.saturating_pow(endpoint.set_aside_times));
         endpoint.set_aside_until = Some(now + pause.min(self.policy.set_aside_max.max(self.policy.set_aside)));
         endpoint.set_aside_times = endpoint.set_aside_times.saturating_add(1);
+        self.times_set_aside += 1;
     }
 
     fn find(&mut self, address: SocketAddr) -> Option<&mut Endpoint> {
@@ -470,14 +479,14 @@ fn draw(candidates: &[&mut Endpoint], other: Option<usize>, random: &mut impl Fn
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     const fn secs(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
     }
 
-    const POLICY: Policy = Policy {
+    pub(crate) const POLICY: Policy = Policy {
         min_ttl: secs(1),
         max_ttl: secs(10),
         stale_max: secs(300),

@@ -1,17 +1,21 @@
 //! The `front` binary: looks its backend up and serves until it is told to stop.
 
 use std::{
+    convert::Infallible,
     net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use front::{
+    admin::Admin,
     backend::{Backend, Limits},
     cli::{Cli, Host},
     discovery::Discovery,
     endpoints::Endpoints,
     error::Error,
+    metrics::Metrics,
     resolver::Resolver,
     retry::{Budget, BudgetPolicy},
     routes::Front,
@@ -35,7 +39,8 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         tcp_user_timeout: cli.tcp_user_timeout,
     };
     let budget = BudgetPolicy { percent: cli.retry_percent, per_second: cli.retry_per_second };
-    let backend = Arc::new(Backend::new(limits));
+    let metrics = Arc::new(Metrics::default());
+    let backend = Arc::new(Backend::new(limits, Arc::clone(&metrics)));
     let mut endpoints = Endpoints::new(cli.policy());
     let resolver = match &cli.backend.host {
         Host::Name(name) => Some(Resolver::new(name, cli.backend.port, &cli.resolver, cli.dns_timeout)?),
@@ -46,13 +51,15 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
             None
         }
     };
-    let discovery = Arc::new(Discovery::new(endpoints));
+    let discovery = Arc::new(Discovery::new(endpoints, Arc::clone(&metrics)));
     let refreshing = async {
         match &resolver {
             Some(resolver) => discovery.refresh(resolver, &backend).await,
             None => std::future::pending().await,
         }
     };
+    let admin = Admin { discovery: Arc::clone(&discovery), metrics: Arc::clone(&metrics), phase: phase.clone() };
+    let admin = serve_admin(cli.admin_listen, admin).await?;
     let (listener, address) = process::listen(cli.listen).await?;
     info!(%address, backend = %cli.backend, "serving");
     let front = Arc::new(Front {
@@ -62,11 +69,34 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         request_timeout: cli.request_timeout,
         answer_timeout: cli.answer_timeout,
         budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
+        metrics,
     });
     let handler = move |request, caller| Arc::clone(&front).answer(request, caller);
     tokio::select! {
         stopped = server::serve(listener, phase, cli.drain_timeout, handler) => Ok(stopped),
         never = refreshing => match never {},
         never = backend.sweep_for_ever() => match never {},
+        never = admin => match never {},
     }
+}
+
+/// Answers those who run front for as long as the process lives: also while it stops, when it matters most.
+async fn serve_admin(listen: Option<SocketAddr>, admin: Admin) -> Result<impl Future<Output = Infallible>, Error> {
+    let listener = match listen {
+        Some(address) => Some(process::listen(address).await?),
+        None => None,
+    };
+    let admin = Arc::new(admin);
+    Ok(async move {
+        if let Some((listener, address)) = listener {
+            info!(%address, "admin");
+            let (_never_sent, phase) = watch::channel(Phase::default());
+            let handler = move |request, _| {
+                let answer = admin.answer(&request);
+                async { answer }
+            };
+            server::serve(listener, phase, Duration::ZERO, handler).await;
+        }
+        std::future::pending().await
+    })
 }

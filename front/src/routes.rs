@@ -27,6 +27,7 @@ use crate::{
     discovery::Discovery,
     endpoints::Empty,
     headers::{Outgoing, drop_hop_by_hop, objection},
+    metrics::{Metrics, Retry},
     retry::{Budget, Failure, MOST_SENT, may_retry},
 };
 
@@ -51,6 +52,8 @@ pub struct Front {
     pub answer_timeout: Duration,
     /// How many requests may be sent twice.
     pub budget: Mutex<Budget>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// The largest body that is kept, so that it can be sent again.
@@ -73,7 +76,7 @@ impl Front {
 
     /// Sends the request to one task after the other until one answers, as far as that is safe.
     async fn pass_on(&self, request: Request<Incoming>, caller: SocketAddr) -> Response<AnswerBody> {
-        let mut access = Access::new(&request, caller.ip());
+        let mut access = Access::new(&request, caller.ip(), Arc::clone(&self.metrics));
         if let Some((status, cause)) = objection(&request) {
             return self.refuse(access, status, cause, &[]);
         }
@@ -266,6 +269,7 @@ impl Calls<'_> {
             };
             match next {
                 Next::Ended(in_flight, Ok(response)) => {
+                    front.metrics.attempt(Ok(response.status()));
                     front.discovery.succeeded(in_flight.address, response.status().is_server_error());
                     // Somebody else has answered the same question: it is not the question that takes long.
                     let has_failed = |address| self.failed.iter().any(|attempt| attempt.address == address);
@@ -290,7 +294,7 @@ impl Calls<'_> {
                 Next::Late => {
                     late_at = None;
                     doubted.clone_from(&self.tried);
-                    asks = self.may_ask_beside(under_way.len());
+                    asks = self.may_ask_beside(under_way.len(), Retry::Late);
                 }
                 Next::Failure => {
                     let now = Instant::now().into_std();
@@ -304,10 +308,11 @@ impl Calls<'_> {
                     drop(endpoints);
                     if news {
                         doubted.clone_from(&self.tried);
-                        asks = self.may_ask_beside(under_way.len());
+                        asks = self.may_ask_beside(under_way.len(), Retry::AddressFailed);
                     }
                 }
                 Next::Deadline => {
+                    front.metrics.attempt(Err(Failure::TimedOut));
                     let cause = format!("no answer within {}", humantime::format_duration(front.request_timeout));
                     if let Some(address) = self.tried.last() {
                         self.failed.push(Attempt { address: *address, cause });
@@ -365,19 +370,36 @@ impl Calls<'_> {
     fn may_ask_again(&mut self, address: SocketAddr, failed: &Failed) -> bool {
         let Failed { failure, cause, was_reused, .. } = failed;
         debug!(%address, cause, ?failure, "attempt failed");
+        self.front.metrics.attempt(Err(*failure));
         // That a connection ended which had served before says nothing about the task.
         if *failure == Failure::NotConnected || *failure == Failure::NoAnswer && !was_reused {
             self.front.discovery.failed(address, &self.front.backend);
         }
         self.sent += usize::from(failure.may_have_been_sent());
         let is_replayable = matches!(self.body, Sendable::AgainAndAgain(_));
-        may_retry(*failure, self.outgoing.is_idempotent(), is_replayable, self.sent)
-            && (!failure.may_have_been_sent() || self.front.budget().take(Instant::now().into_std()))
+        let may = may_retry(*failure, self.outgoing.is_idempotent(), is_replayable, self.sent)
+            && (!failure.may_have_been_sent() || self.takes_from_budget());
+        if may {
+            self.front.metrics.retry(Retry::Failed);
+        }
+        may
     }
 
     /// Whether another task may be asked while `under_way` others have the request.
-    fn may_ask_beside(&self, under_way: usize) -> bool {
-        self.sent + under_way < MOST_SENT && self.front.budget().take(Instant::now().into_std())
+    fn may_ask_beside(&self, under_way: usize, reason: Retry) -> bool {
+        let may = self.sent + under_way < MOST_SENT && self.takes_from_budget();
+        if may {
+            self.front.metrics.retry(reason);
+        }
+        may
+    }
+
+    fn takes_from_budget(&self) -> bool {
+        let is_left = self.front.budget().take(Instant::now().into_std());
+        if !is_left {
+            self.front.metrics.budget_spent();
+        }
+        is_left
     }
 
     fn refused(&self, failure: Failure) -> Gone {

@@ -924,3 +924,47 @@ async fn of_eight_addresses_that_change_with_every_answer_all_are_used() {
     let idle = tasks.iter().filter(|task| task.requests() == 0).count();
     assert_eq!(idle, 0);
 }
+
+#[tokio::test]
+async fn whoever_runs_it_sees_what_it_counts_and_knows() {
+    let network = Network::new(38).await;
+    let _task = Task::start(&network, 1).await;
+    let flags = ["--admin-listen", "0", "--balance", "first"];
+    let mut front = Front::start(&network, &network.dns(&[2, 1]).await, &flags).await;
+    let address = front.event("admin").await["address"].as_str().unwrap().parse::<SocketAddr>().unwrap();
+    assert!(address.ip().is_loopback());
+    let admin = async |path: &str| {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: admin\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        Answer::read(&mut stream).await
+    };
+    assert_eq!(admin("/ready").await.status, 200);
+    for _ in 0..3 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    let metrics = admin("/metrics").await;
+    assert!(metrics.has("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"), "{metrics:?}");
+    for line in [
+        "front_requests_total{code=\"200\",method=\"GET\"} 3",
+        "front_attempts_total{result=\"not_connected\"} 1",
+        "front_attempts_total{result=\"ok\"} 3",
+        "front_retries_total{reason=\"failed\"} 1",
+        "front_endpoints{state=\"in_use\"} 1",
+        "front_endpoints{state=\"set_aside\"} 1",
+        "front_set_aside_total 1",
+    ] {
+        assert!(metrics.body.lines().any(|found| found == line), "{line}\n{}", metrics.body);
+    }
+    let endpoints = admin("/debug/endpoints").await.json();
+    let of = |host: u8| {
+        let address = SocketAddr::from((network.ip(host), network.port)).to_string();
+        endpoints.as_array().unwrap().iter().find(|known| known["address"] == *address).unwrap().clone()
+    };
+    assert_eq!((&of(1)["in_use"], &of(2)["in_use"]), (&Value::Bool(true), &Value::Bool(false)));
+    assert_eq!(of(2)["set_aside_times"], 1);
+    front.signal(Signal::SIGUSR1);
+    front.event("lame duck").await;
+    assert_eq!(admin("/ready").await.status, 503);
+    assert_eq!(front.ask("GET", "/health").await.status, 200);
+}
