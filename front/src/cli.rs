@@ -36,8 +36,8 @@ pub struct Cli {
     #[arg(long, env = "FRONT_ADMIN_LISTEN", value_name = "[IP:]PORT", value_parser = admin_address)]
     pub admin_listen: Option<SocketAddr>,
 
-    /// Where requests go: http://NAME:PORT, whose A records (AAAA if there is none) are the tasks, or
-    /// `http://IP:PORT`.
+    /// Where requests go: http://NAME:PORT, whose A records (AAAA if there is none) are the tasks; `srv+http://NAME`,
+    /// whose SRV records name them with port and weight; or `http://IP:PORT`.
     ///
     /// A name that does not exist yet is no error: front answers 503 until it does.
     #[arg(long, env = "FRONT_BACKEND", value_name = "URL")]
@@ -206,6 +206,8 @@ pub struct BackendUrl {
 pub enum Host {
     /// A name to be looked up.
     Name(String),
+    /// A name whose SRV records name the tasks and their ports.
+    Service(String),
     /// One address, for ever.
     Address(IpAddr),
 }
@@ -216,9 +218,11 @@ impl FromStr for BackendUrl {
     fn from_str(text: &str) -> Result<Self, String> {
         const EXPECTED: &str = "expected a URL such as http://fsde-back.internal:1235";
         let url: Uri = text.parse().map_err(|error| format!("{error}: {EXPECTED}"))?;
-        if url.scheme_str() != Some("http") {
-            return Err(format!("it does not begin with http://: {EXPECTED}"));
-        }
+        let is_service = match url.scheme_str() {
+            Some("http") => false,
+            Some("srv+http") => true,
+            Some(_) | None => return Err(format!("it begins neither with http:// nor with srv+http://: {EXPECTED}")),
+        };
         if url.path_and_query().is_some_and(|rest| rest.as_str() != "/") {
             return Err(format!("it has a path, and each request brings its own: {EXPECTED}"));
         }
@@ -229,11 +233,14 @@ impl FromStr for BackendUrl {
         let host = authority.host();
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let host = match bare.parse() {
+            Ok(_) if is_service => return Err(format!("an address has no SRV records: {EXPECTED}")),
             Ok(address) => Host::Address(address),
             Err(_) if bare.is_empty() => return Err(format!("it has no host: {EXPECTED}")),
+            Err(_) if is_service => Host::Service(bare.to_owned()),
             Err(_) => Host::Name(bare.to_owned()),
         };
         let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
+            (Some(_), _) if is_service => return Err(format!("SRV records bring the port: {EXPECTED}")),
             (Some(port), _) => port,
             // "name:" and "name:99999", which the parser lets pass.
             (None, Some((_, port))) if !port.contains(']') => return Err(format!("{port:?} is no port: {EXPECTED}")),
@@ -247,6 +254,7 @@ impl FromStr for BackendUrl {
 impl fmt::Display for BackendUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
+            Host::Service(name) => write!(f, "srv+http://{name}"),
             Host::Name(name) => write!(f, "http://{name}:{}", self.port),
             Host::Address(address) => write!(f, "http://{}", SocketAddr::new(*address, self.port)),
         }
@@ -277,6 +285,9 @@ mod tests {
         let name = parse("http://fsde-back.internal:1235/");
         assert_eq!((name.host, name.port), (Host::Name("fsde-back.internal".to_owned()), 1235));
         assert_eq!(parse("http://back").port, 80);
+        let service = parse("srv+http://_http._tcp.back.internal");
+        assert_eq!(service.host, Host::Service("_http._tcp.back.internal".to_owned()));
+        assert_eq!(service.to_string(), "srv+http://_http._tcp.back.internal");
         assert_eq!(parse("http://[::1]:1235").host, Host::Address("::1".parse().unwrap()));
         assert_eq!(parse("http://[::1]").port, 80);
         assert_eq!(parse("http://127.0.0.1:1235").to_string(), "http://127.0.0.1:1235");
@@ -288,7 +299,8 @@ mod tests {
             "",
             "back:1235",
             "https://back:1235",
-            "srv+http://back",
+            "srv+http://back:80",
+            "srv+http://10.0.0.7",
             "http://back:1235/api",
             "http://user@back:1235",
             "http://back:",

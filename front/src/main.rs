@@ -16,7 +16,7 @@ use front::{
     endpoints::Endpoints,
     error::Error,
     metrics::Metrics,
-    resolver::Resolver,
+    resolver::{Records, Resolver},
     retry::{Budget, BudgetPolicy},
     routes::Front,
 };
@@ -43,7 +43,11 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
     let backend = Arc::new(Backend::new(limits, Arc::clone(&metrics)));
     let mut endpoints = Endpoints::new(cli.policy());
     let resolver = match &cli.backend.host {
-        Host::Name(name) => Some(Resolver::new(name, cli.backend.port, &cli.resolver, cli.dns_timeout)?),
+        Host::Name(name) => {
+            let records = Records::Addresses { port: cli.backend.port };
+            Some(Resolver::new(name, records, &cli.resolver, cli.dns_timeout)?)
+        }
+        Host::Service(name) => Some(Resolver::new(name, Records::Services, &cli.resolver, cli.dns_timeout)?),
         Host::Address(address) => {
             let address = SocketAddr::new(*address, cli.backend.port);
             endpoints = Endpoints::fixed(cli.policy(), address, Instant::now().into_std());

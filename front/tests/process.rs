@@ -42,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Clone, Debug)]
 enum Says {
     Addresses(Vec<Ipv4Addr>),
+    /// SRV records: priority, weight, port, and the address of a target that has its name from it.
+    Services(Vec<(u16, u16, u16, Ipv4Addr)>),
     Code(ResponseCode),
     Garbage,
     Nothing,
@@ -104,7 +106,20 @@ fn reply(question: &[u8], says: Says) -> Option<Vec<u8>> {
                 answer.answers.push(record);
             }
         }
-        Says::Addresses(_) => {}
+        Says::Services(services) if query.query_type() == RecordType::SRV => {
+            for (priority, weight, port, address) in services {
+                let target = format!("task-{}.back.test.", address.to_string().replace('.', "-")).parse().unwrap();
+                let service = rdata::SRV::new(priority, weight, port, target);
+                answer.answers.push(Record::from_rdata(query.name().clone(), 600, RData::SRV(service)));
+            }
+        }
+        Says::Services(_) if query.query_type() == RecordType::A => {
+            let name = query.name().to_string();
+            let address = name.strip_prefix("task-").unwrap().split('.').next().unwrap().replace('-', ".");
+            let address = rdata::A(address.parse().unwrap());
+            answer.answers.push(Record::from_rdata(query.name().clone(), 600, RData::A(address)));
+        }
+        Says::Addresses(_) | Says::Services(_) => {}
         Says::Code(code) => answer.metadata.response_code = code,
         Says::Garbage => return Some(b"\x00".to_vec()),
         Says::Nothing => return None,
@@ -967,4 +982,26 @@ async fn whoever_runs_it_sees_what_it_counts_and_knows() {
     front.event("lame duck").await;
     assert_eq!(admin("/ready").await.status, 503);
     assert_eq!(front.ask("GET", "/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn srv_records_bring_the_port_and_the_weight_and_the_first_priority_counts() {
+    let network = Network::new(39).await;
+    let [heavy, light, spare] =
+        [Task::start(&network, 1).await, Task::start(&network, 2).await, Task::start(&network, 3).await];
+    let of = |priority, weight, host| (priority, weight, network.port, network.ip(host));
+    let dns = Dns::start(Says::Services(vec![of(1, 30, 1), of(1, 10, 2), of(2, 90, 3)])).await;
+    let resolver = dns.address.to_string();
+    let flags = ["--backend", "srv+http://_http._tcp.back.test", "--resolver", &resolver, "--balance", "round-robin"];
+    let front = Front::run(&mut front(&flags)).await;
+    eventually("the targets are looked up", || dns.asked.load(Ordering::SeqCst) >= 3).await;
+    // The first answer may still be on its way.
+    while front.ask("GET", "/").await.status == 503 {}
+    let before = heavy.requests() + light.requests();
+    for _ in 0..40 {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    assert_eq!(heavy.requests() + light.requests(), before + 40);
+    assert!((29..=31).contains(&heavy.requests()), "{}", heavy.requests());
+    assert_eq!(spare.requests(), 0);
 }
