@@ -257,6 +257,9 @@ fn dumb_init(arguments: &[OsString], variable: &impl Fn(&str) -> Option<OsString
     let mut flags: Vec<OsString> = vec!["init".into()];
     if has_session {
         flags.extend(["--session", "-g"].map(OsString::from));
+    } else {
+        // Signals are for the program only, and so is the SIGTERM at its end.
+        flags.extend(["--leftover-timeout", "0"].map(OsString::from));
     }
     flags.extend(rewrites);
     let level = if is_verbose { "debug" } else { "warn" };
@@ -366,12 +369,13 @@ mod tests {
     fn dumb_init_has_a_session_unless_told_otherwise() {
         let cli = run(&["dumb-init", "-r", "15:3", "--rewrite=2:0", "-v", "sh", "-c", "x"], &[]);
         assert!(cli.session && cli.process_group && cli.log_level == LevelFilter::DEBUG);
+        assert!(!cli.leftover_timeout.is_zero());
         assert_eq!((cli.rewrite.len(), cli.command), (2, vec!["sh".into(), "-c".into(), "x".into()]));
         for (words, environment) in
             [(vec!["dumb-init", "-c", "true"], vec![]), (vec!["dumb-init", "true"], vec![("DUMB_INIT_SETSID", "0")])]
         {
             let cli = run(&words, &environment);
-            assert!(!cli.session && !cli.process_group);
+            assert!(!cli.session && !cli.process_group && cli.leftover_timeout.is_zero());
         }
     }
 

@@ -125,6 +125,31 @@ fn called_dumb_init_it_signals_the_whole_session_and_stops_with_it() {
     assert_eq!(running.exit_code(), Some(9));
 }
 
+#[test]
+fn called_dumb_init_for_a_single_child_it_leaves_the_others_alone_when_the_child_ends() {
+    let scratch = Scratch::new("dumb-init-single");
+    let script = "trap 'exit 9' USR2; (trap 'echo TERM; exit' TERM; trap 'echo USR1; exit' USR1; \
+                  echo ready $(exec sh -c 'echo $PPID'); while :; do sleep 0.02; done) & while :; do sleep 0.02; done";
+    for is_flag in [true, false] {
+        let mut command = called(&scratch, "dumb-init");
+        if is_flag {
+            command.arg("-c");
+        } else {
+            command.env("DUMB_INIT_SETSID", "0");
+        }
+        command.args(["sh", "-c", script]).stdout(Stdio::piped());
+        let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+        let mut output = Output::of(running.outer.stdout.take().unwrap());
+        let ready = line(&mut output);
+        let left = ready.strip_prefix("ready ").unwrap().parse().unwrap();
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9));
+        // It lives, and was asked for nothing before this.
+        kill(Pid::from_raw(left), Signal::SIGUSR1).unwrap();
+        assert_eq!(line(&mut output), "USR1");
+    }
+}
+
 /// As with ECS `initProcessEnabled` and ours as the entrypoint: the platform's init is PID 1 and passes SIGTERM on.
 #[test]
 fn behind_the_platforms_init_it_drains_all_the_same() {
