@@ -111,7 +111,8 @@ impl Child {
                 if let Err(error) = prctl::set_child_subreaper(true) {
                     warn!(%error, "not a subreaper: orphans of the command will not be reaped here");
                 }
-            } else {
+            } else if !prctl::get_child_subreaper().unwrap_or(false) {
+                // Whoever started us may have made us one, which lasts through exec.
                 warn!("neither PID 1 nor a subreaper: orphans of the command will not be reaped here");
             }
         }

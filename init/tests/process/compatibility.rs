@@ -59,6 +59,25 @@ fn called_tini_it_is_tini() {
 }
 
 #[test]
+fn called_tini_it_does_not_warn_if_it_was_made_a_subreaper_before() {
+    use std::os::unix::process::CommandExt;
+
+    let scratch = Scratch::new("tini-subreaper");
+    for is_subreaper in [true, false] {
+        let mut command = called(&scratch, "tini");
+        command.arg("true");
+        // SAFETY: one system call, between fork and exec.
+        #[expect(unsafe_code, reason = "only the process itself can make itself a subreaper, and exec keeps it one")]
+        unsafe {
+            command.pre_exec(move || Ok(nix::sys::prctl::set_child_subreaper(is_subreaper)?));
+        }
+        let output = command.output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(log.contains("neither PID 1 nor a subreaper"), !is_subreaper, "{log}");
+    }
+}
+
+#[test]
 fn called_tini_it_passes_sigterm_at_once_unless_our_variables_say_otherwise() {
     let scratch = Scratch::new("tini-drain");
     for drain in [None, Some("300ms")] {
