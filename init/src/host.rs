@@ -113,7 +113,8 @@ impl Child {
                 }
             } else if !prctl::get_child_subreaper().unwrap_or(false) {
                 // Whoever started us may have made us one, which lasts through exec.
-                warn!("neither PID 1 nor a subreaper: orphans of the command will not be reaped here");
+                // "zombie reaping won't work" is what scripts look for in the log of tini.
+                warn!("neither PID 1 nor a subreaper: zombie reaping won't work for orphans of the command");
             }
         }
         if let Some(signal) = setup.parent_death_signal {
@@ -186,7 +187,8 @@ impl Child {
                 Waited::Ended(pid, status) => {
                     orphans += 1;
                     if self.setup.warns_on_reap {
-                        warn!(pid, "reaped an orphan: {status}");
+                        // As tini says it, for the same scripts.
+                        warn!("Reaped zombie process with pid={pid}: {status}");
                     }
                 }
                 Waited::Stopped(pid, signal) if self.pid == Some(pid) => {

@@ -78,6 +78,22 @@ fn called_tini_it_does_not_warn_if_it_was_made_a_subreaper_before() {
 }
 
 #[test]
+fn called_tini_it_says_in_tinis_words_who_is_reaped_and_who_cannot_be() {
+    let scratch = Scratch::new("tini-words");
+    // The orphan has ended before its foster parent's child does.
+    let script = "(sleep 0.1 & exec true); sleep 0.5";
+    for (flags, said, unsaid) in [
+        ("-sw", "Reaped zombie process with pid=", "reaping won't work"),
+        ("-w", "zombie reaping won't work", "Reaped"),
+    ] {
+        let output = called(&scratch, "tini").args([flags, "--", "sh", "-c", script]).output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains(said) && !log.contains(unsaid), "{flags}: {log}");
+        assert_eq!(output.status.code(), Some(0), "{flags}: {log}");
+    }
+}
+
+#[test]
 fn called_tini_it_passes_sigterm_at_once_unless_our_variables_say_otherwise() {
     let scratch = Scratch::new("tini-drain");
     for drain in [None, Some("300ms")] {
