@@ -134,8 +134,9 @@ fn called_dumb_init_it_is_dumb_init() {
 #[test]
 fn called_dumb_init_it_signals_the_whole_session_and_stops_with_it() {
     let scratch = Scratch::new("dumb-init-session");
-    let script = "sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
-                  trap 'echo child' USR1; trap 'exit 9' USR2; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+    let script = "trap 'echo child' USR1; trap 'exit 9' USR2; \
+                  sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
+                  while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
     let mut command = called(&scratch, "dumb-init");
     command.args(["sh", "-c", script]).stdout(Stdio::piped());
     let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };

@@ -137,8 +137,9 @@ fn a_process_that_is_not_ours_is_never_signalled() {
 fn the_process_group_gets_the_signal_if_asked_for() {
     for &place in places() {
         for (flags, heard) in [(vec!["-g"], true), (vec![], false), (vec!["-g", "-c"], false)] {
-            let script = "sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
-                          trap 'echo child' USR1; trap 'exit 9' USR2; while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
+            let script = "trap 'echo child' USR1; trap 'exit 9' USR2; \
+                          sh -c 'trap \"echo group; exit\" USR1; echo ready; while :; do sleep 0.02; done' & \
+                          while :; do sleep 1 >/dev/null 2>&1 & wait $!; done";
             let (mut running, mut output) = Running::ready(place, &[flags, vec!["sh", "-c", script]].concat());
             running.signal(Signal::SIGUSR1);
             let mut lines = vec![line(&mut output)];
