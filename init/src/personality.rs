@@ -35,7 +35,7 @@ pub enum Request {
     },
 }
 
-/// The exit code of both for flags that are wrong.
+/// The exit code of both for flags that are wrong, and where there is no room for a child.
 const USAGE: u8 = 1;
 
 /// The exit code of dumb-init for a command that cannot be run.
@@ -98,7 +98,14 @@ impl Personality {
     #[must_use]
     pub fn failure(self, error: &Error) -> String {
         let pid = std::process::id();
+        let has_no_room = error.exit_code() == exit::OWN_FAILURE;
         match (self, error) {
+            (Self::Tini, Error::Spawn { source, .. }) if has_no_room => {
+                format!("[FATAL tini ({pid})] fork failed: {}", reason(source))
+            }
+            (Self::DumbInit, Error::Spawn { source, .. }) if has_no_room => {
+                format!("[dumb-init] Unable to fork. Exiting. {}", reason(source))
+            }
             (Self::Tini, Error::Spawn { command, source }) => {
                 format!("[FATAL tini ({pid})] exec {} failed: {}", command.display(), reason(source))
             }
@@ -116,8 +123,8 @@ impl Personality {
     pub fn failure_code(self, error: &Error) -> u8 {
         let own = error.exit_code();
         match (self, error) {
-            (Self::DumbInit, Error::Spawn { .. }) => DUMB_INIT_EXEC,
             (Self::Tini | Self::DumbInit, _) if own == exit::OWN_FAILURE => USAGE,
+            (Self::DumbInit, Error::Spawn { .. }) => DUMB_INIT_EXEC,
             (Self::Init | Self::Tini | Self::DumbInit, _) => own,
         }
     }
@@ -385,9 +392,13 @@ mod tests {
         let missing = error(libc::ENOENT);
         assert!(Personality::Tini.failure(&missing).ends_with("exec foo failed: No such file or directory"));
         assert_eq!(Personality::DumbInit.failure(&missing), "[dumb-init] foo: No such file or directory");
+        // Nothing is wrong with the command: there is no room for a child.
+        let full = error(libc::EAGAIN);
+        assert!(Personality::Tini.failure(&full).ends_with("fork failed: Resource temporarily unavailable"));
+        assert!(Personality::DumbInit.failure(&full).starts_with("[dumb-init] Unable to fork. Exiting."));
         for (personality, codes) in [
             (Personality::Tini, [127, 126, 1]),
-            (Personality::DumbInit, [2, 2, 2]),
+            (Personality::DumbInit, [2, 2, 1]),
             (Personality::Init, [127, 126, 125]),
         ] {
             let found = [libc::ENOENT, libc::EACCES, libc::EAGAIN].map(|errno| personality.failure_code(&error(errno)));
