@@ -29,6 +29,7 @@ use signals::Signals;
 use tokio::{
     runtime::{Builder, Runtime},
     task::JoinSet,
+    time::{Instant, sleep_until},
 };
 use tracing::{debug, warn};
 
@@ -90,7 +91,12 @@ pub struct Child {
     events: VecDeque<Event>,
     /// Lookups and probes under way. They end with us.
     questions: JoinSet<Option<Event>>,
+    /// When the start is over. `None`: it is.
+    settles_at: Option<Instant>,
 }
+
+/// A command that lives this long after its start is not one that is over at once.
+const SETTLED: Duration = Duration::from_millis(200);
 
 impl Child {
     /// Starts `command` and takes every signal; also those that arrive while it starts are kept. Returns the event loop in
@@ -139,10 +145,6 @@ impl Child {
             // Nobody would pass signals on to it, or its exit code on to anybody.
             let _ = kill(pid, Signal::KILL);
         })?;
-        // Not under a debugger: its breakpoints are changes to the code.
-        if !cfg!(debug_assertions) {
-            memory::give_back_code();
-        }
         let child = Self {
             setup,
             pid: Some(pid),
@@ -155,6 +157,7 @@ impl Child {
             signals,
             events: VecDeque::new(),
             questions: JoinSet::new(),
+            settles_at: Some(Instant::now() + SETTLED),
         };
         Ok((event_loop, child))
     }
@@ -298,6 +301,14 @@ impl Host for Child {
                     // A question that ended with a panic: nothing to tell.
                     Ok(None) | Err(_) => continue,
                 },
+                () = sleep_until(self.settles_at.unwrap_or_else(Instant::now)), if self.settles_at.is_some() => {
+                    self.settles_at = None;
+                    // Not under a debugger: its breakpoints are changes to the code.
+                    if !cfg!(debug_assertions) {
+                        memory::give_back_code();
+                    }
+                    continue;
+                }
             };
             if signal == SIGCHLD {
                 self.reap();

@@ -33,30 +33,35 @@ impl Signal {
         Self(number)
     }
 
-    /// Whether init keeps it to itself.
-    ///
-    /// Nobody can catch KILL and STOP. BUS, FPE, ILL and SEGV are faults of init's own, which a handler would repeat for
-    /// ever. PIPE and XFSZ are consequences of its own writes, above all of log lines, and would be taken for somebody's
-    /// wish. CHLD is the news of a child. TTIN and TTOU are what a terminal does to background jobs, which must not stop
-    /// us. 32 and 33 are the C library's.
+    /// Whether init keeps it to itself: nobody can catch KILL and STOP, CHLD is the news of a child, and 32 and 33 are the C
+    /// library's.
     #[must_use]
     pub const fn is_kept(self) -> bool {
         use signal_hook::consts as number;
+        matches!(self.0, number::SIGKILL | number::SIGSTOP | number::SIGCHLD | 32 | 33)
+    }
+
+    /// Whether it is none of the real-time signals.
+    #[must_use]
+    pub const fn is_standard(self) -> bool {
+        self.0 < 32
+    }
+
+    /// Whether it may be a consequence of what init itself does, and then is nobody's wish: a fault, a write to a closed pipe
+    /// or beyond a limit, the terminal's answer to a background job.
+    #[must_use]
+    pub const fn may_be_own_doing(self) -> bool {
+        use signal_hook::consts as number;
         matches!(
             self.0,
-            number::SIGKILL
-                | number::SIGSTOP
-                | number::SIGBUS
+            number::SIGBUS
                 | number::SIGFPE
                 | number::SIGILL
                 | number::SIGSEGV
                 | number::SIGPIPE
                 | number::SIGXFSZ
-                | number::SIGCHLD
                 | number::SIGTTIN
                 | number::SIGTTOU
-                | 32
-                | 33
         )
     }
 

@@ -14,6 +14,7 @@ use std::{
 };
 
 use futures_util::stream::{self, Stream, StreamExt};
+use nix::unistd::getpid;
 use signal_hook::consts::{SIGCHLD, SIGTTIN, SIGTTOU};
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -38,20 +39,21 @@ impl Signals {
     ///
     /// The kernel's refusal, such as no descriptor left.
     pub(super) fn new(inherited: SignalState, stop_on: &[Signal], has_session: bool) -> io::Result<Self> {
-        let passed_on: SignalSet = SignalSet::ALL.iter().filter(|&signal| is_passed_on(signal, has_session)).collect();
-        let stops = stop_on.iter().map(|signal| signal.number()).filter(|&signal| passed_on.contains(signal));
-        let handled: SignalSet = stops.filter(|&signal| is_standard(signal)).collect();
+        // Those of which the sender matters are read, since a handler is not told.
+        let has_handler = |signal: &Signal| signal.is_standard() && !signal.is_kept() && !signal.may_be_own_doing();
+        let handled: SignalSet = stop_on.iter().copied().filter(has_handler).map(Signal::number).collect();
+        let is_read = |&signal: &i32| !Signal::new(signal).is_kept() || signal == SIGCHLD;
+        let read: SignalSet = SignalSet::ALL.without(handled).iter().filter(is_read).collect();
         let inherited = inherited.noting(handled);
         let deciding = signal_hook_tokio::Signals::new(handled.iter())?;
-        let queue = queue(passed_on.with(SignalSet::of(SIGCHLD)).without(handled))?;
+        let queue = queue(read)?;
         // SAFETY: a File owns its descriptor, which is the same one until it is dropped.
         #[expect(unsafe_code, reason = "whose descriptor it is cannot be said in types")]
         let mut queue = unsafe { AsyncFd::register_with_interest(queue, Interest::READABLE) }?;
         // In turns, so that a flood of one kind does not keep the other waiting.
-        let stream = stream::select(deciding, stream::poll_fn(move |context| next(&mut queue, context)));
-        // A fault is ours, and must end us.
-        let faults = [libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGSEGV].into_iter().collect();
-        let blocked = SignalSet::ALL.without(handled).without(faults);
+        let stream = stream::select(deciding, stream::poll_fn(move |context| next(&mut queue, has_session, context)));
+        // A fault of ours ends us all the same: the kernel sees to that, blocked or not.
+        let blocked = SignalSet::ALL.without(handled);
         Ok(Self { stream: ManuallyDrop::new(Box::pin(stream)), inherited, blocked })
     }
 
@@ -76,18 +78,6 @@ impl Signals {
     }
 }
 
-const fn is_standard(signal: i32) -> bool {
-    signal < 32
-}
-
-fn is_passed_on(signal: i32, has_session: bool) -> bool {
-    match signal {
-        // A terminal can stop us only in the session that we have let go.
-        SIGTTIN | SIGTTOU => has_session,
-        signal => !Signal::new(signal).is_kept(),
-    }
-}
-
 /// A descriptor from which these signals are read, one by one, as long as they are blocked (signalfd(2)).
 fn queue(signals: SignalSet) -> io::Result<File> {
     // SAFETY: the pointer is to a live local of the size that the third argument says; -1 asks for a new descriptor.
@@ -105,14 +95,45 @@ fn queue(signals: SignalSet) -> io::Result<File> {
     Ok(unsafe { File::from_raw_fd(descriptor) })
 }
 
-fn next(queue: &mut AsyncFd<File>, context: &mut Context<'_>) -> Poll<Option<i32>> {
+fn next(queue: &mut AsyncFd<File>, has_session: bool, context: &mut Context<'_>) -> Poll<Option<i32>> {
     loop {
         let Ok(mut ready) = ready!(queue.poll_read_ready_mut(context)) else { return Poll::Ready(None) };
         let mut record = [0; size_of::<libc::signalfd_siginfo>()];
         match ready.get_inner_mut().read_exact(&mut record) {
-            // The kernel gives whole records, and the number is the first field.
-            Ok(()) => return Poll::Ready(Some(i32::from_ne_bytes([record[0], record[1], record[2], record[3]]))),
+            // The kernel gives whole records.
+            Ok(()) => {
+                let received = Received::read(&record);
+                if !received.is_own_doing(has_session) {
+                    return Poll::Ready(Some(received.signal));
+                }
+            }
             Err(_) => ready.clear_ready(),
         }
+    }
+}
+
+/// What is used of `struct signalfd_siginfo` (signalfd(2)).
+struct Received {
+    signal: i32,
+    /// Above zero if the kernel sent it by itself.
+    code: i32,
+    /// Who sent it, or 0 for a process of another PID namespace.
+    pid: i32,
+}
+
+impl Received {
+    fn read(record: &[u8]) -> Self {
+        let field = |at: usize| i32::from_ne_bytes([record[at], record[at + 1], record[at + 2], record[at + 3]]);
+        Self { signal: field(0), code: field(8), pid: field(12) }
+    }
+
+    /// Whether it is a consequence of what we do, and nobody's wish.
+    ///
+    /// In a session that is not the terminal's any more, the terminal means the child.
+    fn is_own_doing(&self, has_session: bool) -> bool {
+        let is_terminals = [SIGTTIN, SIGTTOU].contains(&self.signal);
+        Signal::new(self.signal).may_be_own_doing()
+            && !(has_session && is_terminals)
+            && (self.code > 0 || self.pid == getpid().as_raw())
     }
 }

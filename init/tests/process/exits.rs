@@ -70,7 +70,7 @@ fn our_own_failures_are_125_and_say_what_and_which_value() {
         (&["--drian", "1s", "true"], &["--drian"]),
         (&["--drain", "soon", "true"], &["--drain", "soon", "such as 30s"]),
         (&["--drain", "-1s", "true"], &["-1"]),
-        (&["--stop-on", "PIPE", "true"], &["--stop-on", "SIGPIPE"]),
+        (&["--stop-on", "CHLD", "true"], &["--stop-on", "SIGCHLD"]),
         (&["--grace", "1m", "true"], &["grace of 1m", "stop timeout of 30s"]),
         (&["--check", "ftp://127.0.0.1/"], &["ftp://127.0.0.1/", "such as http://"]),
     ];

@@ -27,15 +27,31 @@ fn a_real_time_signal_passes() {
     }
 }
 
-/// A child that says the number of each real-time signal it gets. A shell cannot count them.
+/// A child that says the number of each signal it gets. A shell cannot count them.
 const COUNT_SIGNALS: &str = "
 import signal
-signals = set(range(34, 65))
+signals = set(range(1, 65)) - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, 32, 33}
 signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 print('ready', flush=True)
 while True:
     print(signal.sigwaitinfo(signals).si_signo, flush=True)
 ";
+
+#[test]
+fn every_signal_that_can_be_caught_is_passed_on() {
+    for &place in places() {
+        let (running, mut output) = Running::ready(place, &["--drain", "0", "python3", "-c", COUNT_SIGNALS]);
+        let pid = running.pid();
+        for number in (1..=64).filter(|number| ![9, 17, 19, 32, 33].contains(number)) {
+            assert!(Command::new("sh").args(["-c", &format!("kill -{number} {pid}")]).status().unwrap().success());
+            assert_eq!(line(&mut output), number.to_string(), "{place:?}");
+        }
+        // Nobody's but ours.
+        running.signal(Signal::SIGCHLD);
+        running.signal(Signal::SIGUSR1);
+        assert_eq!(line(&mut output), "10", "{place:?}");
+    }
+}
 
 #[test]
 fn twenty_equal_real_time_signals_stay_twenty_and_keep_their_order() {
@@ -49,6 +65,7 @@ fn twenty_equal_real_time_signals_stay_twenty_and_keep_their_order() {
             assert!(Command::new("sh").args(["-c", &send]).status().unwrap().success());
         }
         running.signal(Signal::SIGCONT);
+        assert_eq!(line(&mut output), "18", "{place:?}");
         for number in [34, 35, 36] {
             for _ in 0..20 {
                 assert_eq!(line(&mut output), number.to_string(), "{place:?}");
