@@ -68,7 +68,10 @@ pub(super) struct SignalState {
 impl SignalState {
     /// The inherited state. From here on every signal is blocked.
     pub(super) fn block_all() -> Self {
-        *BEFORE_MAIN.get_or_init(Self::capture)
+        let state = *BEFORE_MAIN.get_or_init(Self::capture);
+        // Rust's start-up installs handlers, for which musl unblocks the signals that it takes for itself.
+        block(SignalSet::ALL);
+        state
     }
 
     fn capture() -> Self {
