@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, StatusCode, header::HeaderValue};
 use tokio::time::Instant;
 use tracing::info;
 
@@ -44,6 +44,7 @@ pub struct Access {
     caller: IpAddr,
     method: Method,
     path: String,
+    id: HeaderValue,
     /// What was answered, if anything.
     pub status: Option<StatusCode>,
     /// Who answered, by its own account.
@@ -62,13 +63,14 @@ pub struct Access {
 
 impl Access {
     /// The line for `request`, which has just arrived.
-    pub fn new<B>(request: &Request<B>, caller: IpAddr, metrics: Arc<Metrics>) -> Self {
+    pub fn new<B>(request: &Request<B>, caller: IpAddr, id: &HeaderValue, metrics: Arc<Metrics>) -> Self {
         Self {
             metrics,
             started: Instant::now(),
             caller,
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
+            id: id.clone(),
             status: None,
             task_id: None,
             address: None,
@@ -92,6 +94,7 @@ impl Drop for Access {
             attempts = self.attempts,
             method = %self.method,
             path = self.path,
+            request_id = %String::from_utf8_lossy(self.id.as_bytes()),
             caller = %self.caller,
             bytes = self.bytes,
             duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,

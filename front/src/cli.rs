@@ -111,6 +111,12 @@ pub struct Cli {
     #[arg(long, env = "FRONT_EJECT_5XX_PERCENT", value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100), default_value = "50")]
     pub eject_5xx_percent: u8,
 
+    /// How many requests may be in flight at once. One more is refused with 503 at once.
+    ///
+    /// Too low: requests are refused that the tasks would have answered. Too high: while tasks hang, front's memory grows.
+    #[arg(long, env = "FRONT_MAX_IN_FLIGHT", value_name = "COUNT", value_parser = in_flight, default_value = "1024")]
+    pub max_in_flight: usize,
+
     /// How long a request may take until its answer begins, over all attempts. After that front answers 504.
     #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
     pub request_timeout: Duration,
@@ -179,6 +185,14 @@ impl Cli {
             balance: self.balance,
         }
     }
+}
+
+fn in_flight(text: &str) -> Result<usize, String> {
+    let most = tokio::sync::Semaphore::MAX_PERMITS;
+    text.parse()
+        .ok()
+        .filter(|count| (1..=most).contains(count))
+        .ok_or_else(|| format!("expected a number from 1 to {most}"))
 }
 
 /// An address, or a port of the loopback interface.

@@ -11,6 +11,8 @@ use hyper::{
 };
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// By which callers, front and tasks speak of the same request.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields of one connection, which a proxy does not pass on even where `Connection` does not name them (RFC 9110,
@@ -36,8 +38,8 @@ pub struct Outgoing {
 
 impl Outgoing {
     /// Makes what the task gets of `request`, which `caller` sent. `authority` is the backend's, for a caller that
-    /// named no host.
-    pub fn new<B>(request: &Request<B>, caller: IpAddr, authority: &HeaderValue) -> Self {
+    /// named no host; `id` is the request's.
+    pub fn new<B>(request: &Request<B>, caller: IpAddr, authority: &HeaderValue, id: &HeaderValue) -> Self {
         let mut headers = request.headers().clone();
         drop_hop_by_hop(&mut headers);
         // The server answers it, once the body is asked for.
@@ -51,6 +53,7 @@ impl Outgoing {
         } else if !headers.contains_key(HOST) {
             headers.insert(HOST, authority.clone());
         }
+        headers.insert(X_REQUEST_ID, id.clone());
         headers.append(X_FORWARDED_FOR, address_value(caller));
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
@@ -72,6 +75,14 @@ impl Outgoing {
     pub fn is_idempotent(&self) -> bool {
         self.method.is_idempotent()
     }
+}
+
+/// The request's own id: the caller's, or else a new one from this random number.
+pub fn request_id<B>(request: &Request<B>, random: u128) -> HeaderValue {
+    let given = request.headers().get(X_REQUEST_ID).filter(|id| !id.is_empty());
+    // Hexadecimal digits may be in any field, so that there is always one.
+    let new = || HeaderValue::try_from(format!("{random:032x}")).unwrap_or(HeaderValue::from_static("-"));
+    given.cloned().unwrap_or_else(new)
 }
 
 /// Takes out of an answer, or of a request, what was meant for one connection.
@@ -123,7 +134,8 @@ mod tests {
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
-        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235")).request(())
+        let id = request_id(&request, 7);
+        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id).request(())
     }
 
     fn values<'a>(request: &'a Request<()>, name: &str) -> Vec<&'a str> {
@@ -137,6 +149,14 @@ mod tests {
         for (name, value) in [("host", "shop"), ("traceparent", "00-1-2-01"), ("cookie", "a=b")] {
             assert_eq!(values(&request, name), [value]);
         }
+    }
+
+    #[test]
+    fn a_request_has_one_id_the_callers_or_a_new_one() {
+        assert_eq!(values(&outgoing("/", &[("x-request-id", "abc")]), "x-request-id"), ["abc"]);
+        let new = ["00000000000000000000000000000007"];
+        assert_eq!(values(&outgoing("/", &[]), "x-request-id"), new);
+        assert_eq!(values(&outgoing("/", &[("x-request-id", "")]), "x-request-id"), new);
     }
 
     #[test]
@@ -158,7 +178,7 @@ mod tests {
         );
         let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["host", "x-forwarded-for", "x-forwarded-proto"]);
+        assert_eq!(left, ["host", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
     }
 
     #[test]

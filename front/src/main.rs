@@ -25,7 +25,10 @@ use service::{
     process,
     server::{self, Stopped},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tracing::info;
 
 fn main() -> ExitCode {
@@ -74,6 +77,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         answer_timeout: cli.answer_timeout,
         budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
         metrics,
+        permits: Arc::new(Semaphore::new(cli.max_in_flight)),
     });
     let handler = move |request, caller| Arc::clone(&front).answer(request, caller);
     tokio::select! {

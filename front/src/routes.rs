@@ -17,7 +17,10 @@ use hyper::{
     header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 use serde_json::json;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep_until, timeout_at},
+};
 use tracing::debug;
 
 use crate::{
@@ -26,7 +29,7 @@ use crate::{
     cli::BackendUrl,
     discovery::Discovery,
     endpoints::Empty,
-    headers::{Outgoing, drop_hop_by_hop, objection},
+    headers::{Outgoing, X_REQUEST_ID, drop_hop_by_hop, objection, request_id},
     metrics::{Metrics, Retry},
     retry::{Budget, Failure, MOST_SENT, may_retry},
 };
@@ -54,6 +57,8 @@ pub struct Front {
     pub budget: Mutex<Budget>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// A permit for each request that may be in flight.
+    pub permits: Arc<Semaphore>,
 }
 
 /// The largest body that is kept, so that it can be sent again.
@@ -76,13 +81,30 @@ impl Front {
 
     /// Sends the request to one task after the other until one answers, as far as that is safe.
     async fn pass_on(&self, request: Request<Incoming>, caller: SocketAddr) -> Response<AnswerBody> {
-        let mut access = Access::new(&request, caller.ip(), Arc::clone(&self.metrics));
+        let id = request_id(&request, fastrand::u128(..));
+        let mut response = self.first_answer(request, caller, &id).await;
+        response.headers_mut().entry(X_REQUEST_ID).or_insert(id);
+        response
+    }
+
+    async fn first_answer(
+        &self,
+        request: Request<Incoming>,
+        caller: SocketAddr,
+        id: &HeaderValue,
+    ) -> Response<AnswerBody> {
+        let mut access = Access::new(&request, caller.ip(), id, Arc::clone(&self.metrics));
         if let Some((status, cause)) = objection(&request) {
             return self.refuse(access, status, cause, &[]);
         }
+        // Refused at once, as those that wait would only fill the memory.
+        let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {
+            let cause = "as many requests as --max-in-flight allows are in flight";
+            return self.refuse(access, StatusCode::SERVICE_UNAVAILABLE, cause, &[]);
+        };
         let deadline = Instant::now() + self.request_timeout;
         self.budget().request(Instant::now().into_std());
-        let outgoing = Outgoing::new(&request, caller.ip(), &self.url.authority);
+        let outgoing = Outgoing::new(&request, caller.ip(), &self.url.authority, id);
         let body = match self.take_body(request.into_body(), outgoing.is_idempotent(), deadline).await {
             Ok(body) => body,
             Err((status, cause)) => return self.refuse(access, status, &cause, &[]),
@@ -95,7 +117,7 @@ impl Front {
                 access.status = Some(response.status());
                 access.address = Some(in_flight.address);
                 access.task_id = response.headers().get(TASK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-                response.map(|body| Either::Right(Passing { body, access, _in_flight: in_flight }))
+                response.map(|body| Either::Right(Passing { body, access, _in_flight: in_flight, _permit: permit }))
             }
             Err(Gone::Refused(status, cause)) => self.refuse(access, status, &cause, &calls.failed),
             Err(Gone::NobodyLeft) => self.nobody_left(access, &calls.failed),
@@ -456,6 +478,7 @@ pub struct Passing {
     body: Answer,
     access: Access,
     _in_flight: InFlight,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Body for Passing {

@@ -588,8 +588,12 @@ async fn a_request_is_logged_with_the_task_that_answered() {
     let _task = Task::start(&network, 1).await;
     let mut front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
     front.ask("GET", "/health").await;
-    front.ask("GET", "/x?secret=1").await;
+    let answer = front.ask("GET", "/x?secret=1").await;
     let event = front.event("request").await;
+    // By which the caller and the task know it too.
+    let id = event["request_id"].as_str().unwrap();
+    assert!(id.len() == 32 && answer.has(&format!("x-request-id: {id}")), "{answer:?}");
+    assert!(answer.has(&format!("x-got-x-request-id: {id}")), "{answer:?}");
     assert_eq!(event["task_id"].as_str(), Some("task-1"));
     assert_eq!(event["path"].as_str(), Some("/x"));
     assert_eq!(event["status"].as_u64(), Some(200));
@@ -1004,4 +1008,28 @@ async fn srv_records_bring_the_port_and_the_weight_and_the_first_priority_counts
     assert_eq!(heavy.requests() + light.requests(), before + 40);
     assert!((29..=31).contains(&heavy.requests()), "{}", heavy.requests());
     assert_eq!(spare.requests(), 0);
+}
+
+#[tokio::test]
+async fn more_requests_than_may_be_in_flight_are_refused_at_once_and_later_ones_are_not() {
+    let network = Network::new(40).await;
+    let task = Task::start(&network, 1).await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &["--max-in-flight", "2"]).await;
+    let mut waiting = Vec::new();
+    for _ in 0..2 {
+        let mut stream = front.connect().await;
+        stream.write_all(b"GET /slow HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").await.unwrap();
+        waiting.push(stream);
+    }
+    eventually("both are in flight", || task.requests() == 2).await;
+    let refused = front.ask("GET", "/").await;
+    assert!(refused.status == 503 && refused.has("retry-after: 1"), "{refused:?}");
+    assert!(refused.json()["cause"].as_str().unwrap().contains("--max-in-flight"));
+    // Front's own health is no request of a caller's.
+    assert_eq!(front.ask("GET", "/health").await.status, 200);
+    task.release.notify_waiters();
+    for mut stream in waiting {
+        assert_eq!(Answer::read(&mut stream).await.status, 200);
+    }
+    assert_eq!(front.ask("GET", "/").await.status, 200);
 }
