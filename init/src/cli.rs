@@ -143,10 +143,15 @@ pub struct Cli {
     #[arg(short = 'c', long, env = "INIT_SINGLE_CHILD", overrides_with = "process_group")]
     pub single_child: bool,
 
-    /// COMMAND gets a session of its own, with the terminal if there is one. A Ctrl-Z that reaches init stops all of its
-    /// processes, and init.
+    /// COMMAND gets a session of its own, with the terminal if there is one. Includes --suspend.
     #[arg(long, env = "INIT_SESSION")]
     pub session: bool,
+
+    /// A TSTP, TTIN or TTOU that init gets suspends init too, after it has been passed on.
+    ///
+    /// For a shell that waits for its job to stop. Sent by hand, it also stops a drain from ending until SIGCONT.
+    #[arg(long, env = "INIT_SUSPEND")]
+    pub suspend: bool,
 
     /// Orphans of COMMAND are reaped even if init is not PID 1. false leaves them to the system.
     #[arg(
@@ -296,6 +301,7 @@ impl Cli {
             stop_on: self.stop_on.clone(),
             to_group: self.signals_group(),
             has_session: self.session,
+            suspends: self.session || self.suspend,
             is_subreaper: self.subreaper,
             parent_death_signal: self.parent_death_signal,
             warns_on_reap: self.warn_on_reap,

@@ -24,7 +24,7 @@ use nix::{
     sys::prctl,
     unistd::{Pid, getpgrp, getpid, setsid},
 };
-use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTTIN, SIGTTOU};
+use signal_hook::consts::{SIGCHLD, SIGCONT, SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU};
 use signals::Signals;
 use tokio::{
     runtime::{Builder, Runtime},
@@ -55,6 +55,8 @@ pub struct Setup {
     pub to_group: bool,
     /// The child gets a session of its own.
     pub has_session: bool,
+    /// TSTP, TTIN and TTOU suspend us as well as whoever they are passed on to.
+    pub suspends: bool,
     /// Orphans of the child come to us even if we are not PID 1.
     pub is_subreaper: bool,
     /// Sent to us when our parent dies, and to the child when we do.
@@ -72,6 +74,7 @@ pub struct Setup {
 /// The child and all that concerns it. The only place where processes are reaped.
 ///
 /// Not `Clone`: two owners of reaping would steal each other's exit codes.
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub struct Child {
     setup: Setup,
     /// Gone once it has been reaped, since its number may then be another process's.
@@ -87,6 +90,8 @@ pub struct Child {
     is_child_stopped: bool,
     /// Ctrl-Z has stopped the child's group, and us with it.
     is_stopped: bool,
+    /// A signal has come that suspends us too, once it has been passed on.
+    is_to_suspend: bool,
     signals: Signals,
     events: VecDeque<Event>,
     /// Lookups and probes under way. They end with us.
@@ -154,6 +159,7 @@ impl Child {
             told: None,
             is_child_stopped: false,
             is_stopped: false,
+            is_to_suspend: false,
             signals,
             events: VecDeque::new(),
             questions: JoinSet::new(),
@@ -289,6 +295,10 @@ impl Child {
 
 impl Host for Child {
     async fn next_event(&mut self) -> Event {
+        if std::mem::take(&mut self.is_to_suspend) {
+            // What the signal brought about has been done. SIGCONT, which goes on like any other, continues us.
+            let _ = kill(getpid().as_raw(), Signal::new(SIGSTOP));
+        }
         loop {
             if let Some(event) = self.events.pop_front() {
                 return event;
@@ -315,6 +325,7 @@ impl Host for Child {
             } else if signal == SIGCONT && self.is_stopped {
                 self.continue_with_child();
             } else {
+                self.is_to_suspend = self.setup.suspends && [SIGTSTP, SIGTTIN, SIGTTOU].contains(&signal);
                 let signal = Signal::new(signal);
                 let asks_to_stop = self.setup.stop_on.contains(&signal);
                 return if asks_to_stop { Event::Stop(signal) } else { Event::Other(signal) };
@@ -328,10 +339,6 @@ impl Host for Child {
         if signal == Signal::HUP && self.is_child_stopped {
             // As the kernel does when a terminal goes away: a stopped process would never hear of it.
             kill(target, Signal::new(SIGCONT))?;
-        }
-        if self.setup.has_session && signal.number() == SIGSTOP {
-            // Stopped with its session, as whoever asked expects; continued by SIGCONT, which goes on like any other.
-            kill(getpid().as_raw(), signal)?;
         }
         Ok(())
     }

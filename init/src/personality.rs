@@ -261,7 +261,7 @@ fn dumb_init(arguments: &[OsString], variable: &impl Fn(&str) -> Option<OsString
     if options.words.is_empty() {
         return Err(wrong("dumb-init", "no program was given", DUMB_INIT_USAGE));
     }
-    let mut flags: Vec<OsString> = vec!["init".into()];
+    let mut flags: Vec<OsString> = vec!["init".into(), "--suspend".into()];
     if has_session {
         flags.extend(["--session", "-g"].map(OsString::from));
     } else {

@@ -226,3 +226,26 @@ fn of_two_that_could_drain_only_the_outer_one_does() {
     let output = init(Place::Normal, &["--drain", "0", "env"]).env("INIT_DNS_NAME", "").output().unwrap();
     assert!(!String::from_utf8_lossy(&output.stdout).contains("INIT_DRAIN"));
 }
+
+#[test]
+fn called_dumb_init_a_terminals_stop_suspends_it_whatever_is_passed_on() {
+    let scratch = Scratch::new("dumb-init-suspend");
+    for flags in [["-c", "-r", "20:0"], ["-r", "20:1", "--"]] {
+        let mut command = called(&scratch, "dumb-init");
+        command.args(flags).args(["sh", "-c", ECHO_SIGNALS]).stdout(Stdio::piped());
+        let mut running = Running { outer: command.spawn().unwrap(), place: Place::Normal };
+        let mut output = Output::of(running.outer.stdout.take().unwrap());
+        assert_eq!(line(&mut output), "ready");
+        let pid = running.pid();
+        let state = || fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default().contains("State:\tT");
+        running.signal(Signal::SIGTSTP);
+        eventually("it is stopped", || state().then_some(()));
+        running.signal(Signal::SIGCONT);
+        eventually("it goes on", || (!state()).then_some(()));
+        if flags[1] == "20:1" {
+            assert_eq!(line(&mut output), "HUP");
+        }
+        running.signal(Signal::SIGUSR2);
+        assert_eq!(running.exit_code(), Some(9), "{flags:?}");
+    }
+}
