@@ -128,6 +128,11 @@ pub struct Cli {
     #[arg(long, env = "FRONT_ANSWER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
     pub answer_timeout: Duration,
 
+    /// To how many addresses one request may go, those that could not be connected to included. 1: no retry at all, as clients
+    /// without one do.
+    #[arg(long, env = "FRONT_MAX_ATTEMPTS", value_name = "COUNT", value_parser = attempts, default_value = "1024")]
+    pub max_attempts: usize,
+
     /// How many requests may be sent to a second task after the first may have seen them: these percent of the requests of the
     /// last ten seconds, and --retry-per-second more. What was not sent is retried free of this.
     ///
@@ -185,6 +190,10 @@ impl Cli {
             balance: self.balance,
         }
     }
+}
+
+fn attempts(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|count| *count > 0).ok_or_else(|| "expected a number from 1 on".to_owned())
 }
 
 fn in_flight(text: &str) -> Result<usize, String> {

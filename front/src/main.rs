@@ -75,6 +75,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         backend: Arc::clone(&backend),
         request_timeout: cli.request_timeout,
         answer_timeout: cli.answer_timeout,
+        max_attempts: cli.max_attempts,
         budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
         metrics,
         permits: Arc::new(Semaphore::new(cli.max_in_flight)),

@@ -53,6 +53,8 @@ pub struct Front {
     pub request_timeout: Duration,
     /// How long one task may take before another is asked beside it, where that is safe.
     pub answer_timeout: Duration,
+    /// To how many addresses one request may go at the most.
+    pub max_attempts: usize,
     /// How many requests may be sent twice.
     pub budget: Mutex<Budget>,
     /// What is counted.
@@ -270,7 +272,8 @@ impl Calls<'_> {
         let mut doubted: Vec<SocketAddr> = Vec::new();
         loop {
             if asks {
-                if let Some(in_flight) = InFlight::choose(&front.discovery, &self.tried) {
+                let next = || InFlight::choose(&front.discovery, &self.tried);
+                if let Some(in_flight) = (self.tried.len() < front.max_attempts).then(next).flatten() {
                     self.tried.push(in_flight.address);
                     late_at = self.is_repeatable().then(|| Instant::now() + front.answer_timeout);
                     let request = unsent.take().or_else(|| self.request());

@@ -1033,3 +1033,15 @@ async fn more_requests_than_may_be_in_flight_are_refused_at_once_and_later_ones_
     }
     assert_eq!(front.ask("GET", "/").await.status, 200);
 }
+
+#[tokio::test]
+async fn with_one_attempt_it_does_what_a_naive_client_does() {
+    let network = Network::new(41).await;
+    let task = Task::start(&network, 1).await;
+    let flags = ["--max-attempts", "1", "--balance", "first", "--set-aside", "0"];
+    let front = Front::start(&network, &network.dns(&[2, 1]).await, &flags).await;
+    for _ in 0..3 {
+        assert_eq!(front.ask("GET", "/").await.status, 502);
+    }
+    assert_eq!(task.requests(), 0);
+}
