@@ -37,6 +37,10 @@ use crate::phase::Phase;
 /// would send requests on connections that we are closing.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 
+/// About the largest head of a request, in bytes: hyper looks after each read, and who sends more gets 431. Eight times what load balancers and servers allow
+/// for one field, and little enough for many connections at once.
+const LARGEST_HEAD: usize = 64 * 1024;
+
 /// How long a connection that has never carried a request may bring its first while we stop. It was accepted in good
 /// faith a moment ago, and its request may be on the way; hyper alone would close it at once.
 const FIRST_REQUEST: Duration = Duration::from_millis(500);
@@ -135,6 +139,7 @@ where
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
+            .max_buf_size(LARGEST_HEAD)
             .serve_connection(TokioIo::new(stream), service)
     );
     let mut stop = phase.clone();

@@ -215,3 +215,18 @@ async fn a_caller_that_sends_no_http_is_told_and_others_are_served() {
     client.send("/").await;
     client.receive().await;
 }
+
+#[tokio::test]
+async fn a_head_without_end_is_refused_and_takes_no_more_memory() {
+    let server = Server::start(LONG).await;
+    for (field, status) in [(40 * 1024, "200"), (200 * 1024, "431")] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let request = format!("GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\nx: {}\r\n\r\n", "a".repeat(field));
+        // It may close before all has been sent.
+        let _ = stream.write_all(request.as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
+    }
+}
