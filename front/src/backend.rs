@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    io,
     net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -167,6 +168,8 @@ impl Backend {
             Err(mut error) => {
                 let request = error.take_message();
                 let error = error.into_error();
+                // The task did not close it while it was idle: it did not take what was sent.
+                let was_reused = was_reused && !is_time_out(&error);
                 let failure = match request {
                     Some(_) => Failure::NotSent,
                     None if error.is_user() => Failure::BadBody,
@@ -240,6 +243,18 @@ impl Backend {
         // Nothing panics while it holds the lock, so whatever is in there is whole.
         self.connections.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether the kernel gave the connection up, since nobody acknowledged what was sent.
+fn is_time_out(error: &hyper::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
 }
 
 /// An error with its causes: hyper's own words alone do not say what the kernel said.
