@@ -140,7 +140,13 @@ impl Child {
         if setup.drains {
             environment::tell_that_we_drain();
         }
-        let pid = spawn(command, inherited, place, setup.parent_death_signal)?;
+        // It takes the foreground before it is executed, and who reads from the terminal after us needs it.
+        let give_up = || {
+            if place == Place::Foreground {
+                terminal::give_foreground(getpgrp());
+            }
+        };
+        let pid = spawn(command, inherited, place, setup.parent_death_signal).inspect_err(|_| give_up())?;
         // All else can be done while the command starts: the signals wait.
         descriptors::close_inherited();
         let folder = std::env::current_dir().ok();
@@ -149,6 +155,7 @@ impl Child {
         let (event_loop, signals) = listen(inherited, &setup).inspect_err(|_| {
             // Nobody would pass signals on to it, or its exit code on to anybody.
             let _ = kill(pid, Signal::KILL);
+            give_up();
         })?;
         let child = Self {
             setup,

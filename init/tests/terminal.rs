@@ -224,6 +224,15 @@ fn whoever_reads_after_init_has_the_terminal_back() {
 }
 
 #[test]
+fn whoever_reads_after_a_command_that_cannot_run_has_the_terminal_back() {
+    let script = format!("{INIT} /no/such/command; echo \"code $?\"; read line; echo \"got $line\"");
+    let mut terminal = Terminal::run(&["sh", "-c", &script]);
+    terminal.expect("code 127");
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+}
+
+#[test]
 fn started_in_the_background_it_stops_for_its_childs_input_and_fg_gives_it_the_keys() {
     let mut terminal = Terminal::run(&["sh", "-i"]);
     terminal.expect("$ ");
