@@ -247,7 +247,11 @@ impl Child {
                 terminal::give_foreground(getpgrp());
             }
             // Returns when somebody continues us; SIGCONT is then among the signals.
-            let _ = kill(0, Signal::new(SIGSTOP));
+            let was_stopped = inherited::stop_group(signal.number());
+            if !was_stopped && signal == Signal::TSTP {
+                // No shell with job control: without us, Ctrl-Z would have done nothing.
+                self.continue_with_child();
+            }
         }
     }
 

@@ -233,6 +233,33 @@ fn whoever_reads_after_a_command_that_cannot_run_has_the_terminal_back() {
 }
 
 #[test]
+fn ctrl_z_stops_an_init_inside_another_and_the_outer_one_too() {
+    let mut terminal = Terminal::run(&["bash", "--norc", "-i"]);
+    terminal.type_in(&format!("{INIT} {INIT} sh -c 'echo up; read line; echo \"got $line\"'\n"));
+    terminal.expect("up\r\n");
+    terminal.type_in("\x1a");
+    terminal.expect("Stopped");
+    terminal.type_in("fg\n");
+    terminal.expect("sh -c");
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+    terminal.type_in("exit 3\n");
+    assert_eq!(terminal.exit_code(), Some(3));
+}
+
+#[test]
+fn ctrl_z_does_nothing_where_nobody_could_continue() {
+    let script = format!("{INIT} sh -c 'echo up; read line; echo \"got $line\"'; exit 4");
+    let mut terminal = Terminal::run(&["sh", "-c", &script]);
+    terminal.expect("up\r\n");
+    terminal.type_in("\x1a");
+    terminal.expect("^Z");
+    terminal.type_in("hello\n");
+    terminal.expect("got hello");
+    assert_eq!(terminal.exit_code(), Some(4));
+}
+
+#[test]
 fn started_in_the_background_it_stops_for_its_childs_input_and_fg_gives_it_the_keys() {
     let mut terminal = Terminal::run(&["sh", "-i"]);
     terminal.expect("$ ");

@@ -128,6 +128,23 @@ pub(super) fn block(set: SignalSet) -> SignalSet {
     before
 }
 
+/// Stops our process group by this signal, as the terminal does: whoever waits for us sees which one it was, and a group
+/// that nobody could continue (an orphaned one) goes on. Returns once somebody has continued us, or false at once.
+pub(super) fn stop_group(signal: i32) -> bool {
+    let signal = if disposition(signal) == Some(libc::SIG_DFL) { signal } else { libc::SIGSTOP };
+    // SAFETY: all take numbers, or a pointer to a live local of the size that is said.
+    #[expect(unsafe_code, reason = "nix has no such set of signals")]
+    unsafe {
+        // Which throws away a SIGCONT that waits, so one that waits afterwards has continued us.
+        libc::kill(0, signal);
+        let before = block(SignalSet::ALL.without(SignalSet::of(signal)));
+        let mut pending = SignalSet::default();
+        libc::syscall(libc::SYS_rt_sigpending, &raw mut pending, size_of::<SignalSet>());
+        block(before);
+        pending.contains(libc::SIGCONT)
+    }
+}
+
 /// Forgets what has come of these since signals were blocked.
 pub(super) fn forget_pending(signals: &[i32]) {
     for &signal in signals {
@@ -138,6 +155,10 @@ pub(super) fn forget_pending(signals: &[i32]) {
 }
 
 fn is_ignored(signal: i32) -> bool {
+    disposition(signal) == Some(libc::SIG_IGN)
+}
+
+fn disposition(signal: i32) -> Option<libc::sighandler_t> {
     // SAFETY: a zeroed sigaction is a valid one; the null pointer asks for no change; the other is to a live local.
     #[expect(
         unsafe_code,
@@ -145,7 +166,7 @@ fn is_ignored(signal: i32) -> bool {
     )]
     unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(signal, ptr::null(), &raw mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        (libc::sigaction(signal, ptr::null(), &raw mut action) == 0).then_some(action.sa_sigaction)
     }
 }
 
