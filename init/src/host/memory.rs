@@ -18,10 +18,18 @@ pub(super) fn give_back_code() {
     let Some(page) = page else { return };
     let start = start.next_multiple_of(page);
     let end = end / page * page;
-    // SAFETY: these pages are mapped from a file and only ever read, so the kernel finds in the file what it drops
-    // (madvise(2), MADV_DONTNEED).
-    #[expect(unsafe_code, reason = "it takes an address")]
-    unsafe {
-        libc::madvise(start as *mut c_void, end.saturating_sub(start), libc::MADV_DONTNEED);
+    let advise = |advice| {
+        // SAFETY: these pages are only ever read, and each caller says why its advice leaves what they hold as it is.
+        #[expect(unsafe_code, reason = "it takes an address")]
+        let result = unsafe { libc::madvise(start as *mut c_void, end.saturating_sub(start), advice) };
+        result == 0
+    };
+    // Only anonymous memory takes this advice, which means something to our children alone and is taken back at once: a
+    // program that a packer has unpacked is there, and dropped it would be gone.
+    if advise(libc::MADV_WIPEONFORK) {
+        advise(libc::MADV_KEEPONFORK);
+        return;
     }
+    // Mapped from a file, in which the kernel finds again what it drops (madvise(2)).
+    advise(libc::MADV_DONTNEED);
 }
