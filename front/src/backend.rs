@@ -46,6 +46,8 @@ pub struct Limits {
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
     pub idle_timeout: Duration,
+    /// How long a connection is used at all, more or less a tenth: not all of them end in the same moment.
+    pub max_age: Duration,
     /// How long what was sent may stay unacknowledged (RFC 5482). Zero: as long as the kernel likes.
     pub tcp_user_timeout: Duration,
 }
@@ -88,10 +90,26 @@ struct Connections {
     drivers: JoinSet<()>,
 }
 
+/// A connection that a request can be sent on.
+#[derive(Debug)]
+struct Open {
+    sender: SendRequest<RequestBody>,
+    /// When it is used no more.
+    ends_at: Instant,
+}
+
 #[derive(Debug)]
 struct Idle {
-    sender: SendRequest<RequestBody>,
+    open: Open,
     since: Instant,
+}
+
+impl Idle {
+    fn is_good(&self, limits: &Limits) -> bool {
+        self.since.elapsed() < limits.idle_timeout
+            && Instant::now() < self.open.ends_at
+            && !self.open.sender.is_closed()
+    }
 }
 
 impl Backend {
@@ -115,9 +133,8 @@ impl Backend {
 
     /// Closes what has been idle for too long.
     fn sweep(&self) {
-        let oldest = self.limits.idle_timeout;
         for idle in self.lock().idle.values_mut() {
-            idle.retain(|idle| idle.since.elapsed() < oldest && !idle.sender.is_closed());
+            idle.retain(|idle| idle.is_good(&self.limits));
         }
     }
 
@@ -133,9 +150,9 @@ impl Backend {
         connection: Connection,
     ) -> Result<Response<Answer>, Box<Failed>> {
         while connection == Connection::Any
-            && let Some(sender) = self.take_idle(address)
+            && let Some(open) = self.take_idle(address)
         {
-            match self.send_on(address, sender, request, true).await {
+            match self.send_on(address, open, request, true).await {
                 // The task closed it while it was idle. That says nothing about the task.
                 Err(failed) if failed.failure == Failure::NotSent => match failed.request {
                     Some(unsent) => request = unsent,
@@ -145,7 +162,7 @@ impl Backend {
             }
         }
         match self.connect(address).await {
-            Ok(sender) => self.send_on(address, sender, request, false).await,
+            Ok(open) => self.send_on(address, open, request, false).await,
             Err(cause) => {
                 let request = Some(request);
                 Err(Box::new(Failed { failure: Failure::NotConnected, cause, request, was_reused: false }))
@@ -156,13 +173,13 @@ impl Backend {
     async fn send_on(
         self: &Arc<Self>,
         address: SocketAddr,
-        mut sender: SendRequest<RequestBody>,
+        mut open: Open,
         request: Request<RequestBody>,
         was_reused: bool,
     ) -> Result<Response<Answer>, Box<Failed>> {
-        match sender.try_send_request(request).await {
+        match open.sender.try_send_request(request).await {
             Ok(response) => {
-                let lease = Lease { backend: Arc::clone(self), address, sender };
+                let lease = Lease { backend: Arc::clone(self), address, open };
                 Ok(response.map(|body| Answer::new(body, lease)))
             }
             Err(mut error) => {
@@ -182,11 +199,11 @@ impl Backend {
     }
 
     /// The idle connection to `address` that was used last and is still good.
-    fn take_idle(&self, address: SocketAddr) -> Option<SendRequest<RequestBody>> {
+    fn take_idle(&self, address: SocketAddr) -> Option<Open> {
         loop {
-            let Idle { sender, since } = self.lock().idle.get_mut(&address)?.pop()?;
-            if since.elapsed() < self.limits.idle_timeout && sender.is_ready() {
-                return Some(sender);
+            let idle = self.lock().idle.get_mut(&address)?.pop()?;
+            if idle.is_good(&self.limits) && idle.open.sender.is_ready() {
+                return Some(idle.open);
             }
         }
     }
@@ -199,7 +216,7 @@ impl Backend {
         }
     }
 
-    async fn connect(&self, address: SocketAddr) -> Result<SendRequest<RequestBody>, String> {
+    async fn connect(&self, address: SocketAddr) -> Result<Open, String> {
         let limit = self.limits.connect_timeout;
         let stream = timeout(limit, TcpStream::connect(address))
             .await
@@ -215,7 +232,8 @@ impl Backend {
                 debug!(%address, %error, "connection ended");
             }
         });
-        Ok(sender)
+        let ends_at = Instant::now() + self.limits.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Ok(Open { sender, ends_at })
     }
 
     fn set_options(&self, address: SocketAddr, stream: &TcpStream) {
@@ -231,11 +249,11 @@ impl Backend {
     }
 
     /// Keeps an idle connection, if DNS still names its address.
-    fn keep(&self, address: SocketAddr, sender: SendRequest<RequestBody>) {
+    fn keep(&self, address: SocketAddr, open: Open) {
         if let Some(idle) = self.lock().idle.get_mut(&address)
             && idle.len() < MOST_IDLE
         {
-            idle.push(Idle { sender, since: Instant::now() });
+            idle.push(Idle { open, since: Instant::now() });
         }
     }
 
@@ -273,25 +291,25 @@ fn in_words(error: &hyper::Error) -> String {
 struct Lease {
     backend: Arc<Backend>,
     address: SocketAddr,
-    sender: SendRequest<RequestBody>,
+    open: Open,
 }
 
 impl Lease {
     /// The answer has been read to its end: the connection may serve another request as soon as it has sent all of this
     /// one, whose body a task need not have waited for.
     fn give_back(self) {
-        let Self { backend, address, mut sender } = self;
-        if backend.limits.idle_timeout.is_zero() || sender.is_closed() {
+        let Self { backend, address, mut open } = self;
+        if backend.limits.idle_timeout.is_zero() || open.sender.is_closed() {
             return;
         }
-        if sender.is_ready() {
-            backend.keep(address, sender);
+        if open.sender.is_ready() {
+            backend.keep(address, open);
             return;
         }
         let waiting = Arc::clone(&backend);
         backend.lock().drivers.spawn(async move {
-            if sender.ready().await.is_ok() {
-                waiting.keep(address, sender);
+            if open.sender.ready().await.is_ok() {
+                waiting.keep(address, open);
             }
         });
     }

@@ -157,6 +157,13 @@ pub struct Cli {
     #[arg(long, env = "FRONT_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "30s")]
     pub idle_timeout: Duration,
 
+    /// How long a connection to a task is used at all, more or less a tenth.
+    ///
+    /// Too short: requests wait for new connections. Too long: whatever lies between front and its tasks, and spreads
+    /// connections, sees few new ones.
+    #[arg(long, env = "FRONT_CONNECTION_MAX_AGE", value_name = "DURATION", value_parser = duration::parse, default_value = "5m")]
+    pub connection_max_age: Duration,
+
     /// How long requests in flight may take to finish after a stop signal. Those that take longer are cut off and
     /// counted in the log.
     #[arg(long, env = "FRONT_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "20s")]

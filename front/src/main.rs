@@ -39,6 +39,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
     let limits = Limits {
         connect_timeout: cli.connect_timeout,
         idle_timeout: cli.idle_timeout,
+        max_age: cli.connection_max_age,
         tcp_user_timeout: cli.tcp_user_timeout,
     };
     let budget = BudgetPolicy { percent: cli.retry_percent, per_second: cli.retry_per_second };

@@ -1045,3 +1045,16 @@ async fn with_one_attempt_it_does_what_a_naive_client_does() {
     }
     assert_eq!(task.requests(), 0);
 }
+
+#[tokio::test]
+async fn a_connection_is_used_no_longer_than_its_age() {
+    let network = Network::new(42).await;
+    let task = Task::start(&network, 1).await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &["--connection-max-age", "100ms"]).await;
+    let asked_until = tokio::time::Instant::now() + Duration::from_millis(400);
+    while tokio::time::Instant::now() < asked_until {
+        assert_eq!(front.ask("GET", "/").await.status, 200);
+    }
+    let connections = task.callers.lock().unwrap().len();
+    assert!((2..=6).contains(&connections), "{connections} for {} requests", task.requests());
+}
