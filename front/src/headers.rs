@@ -4,9 +4,7 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
-    header::{
-        CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-    },
+    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
     http::uri::PathAndQuery,
 };
 
@@ -16,7 +14,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields of one connection, which a proxy does not pass on even where `Connection` does not name them (RFC 9110,
-/// section 7.6.1). `Trailer` goes with the framing, which is made anew.
+/// section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -41,7 +39,13 @@ impl Outgoing {
     /// named no host; `id` is the request's.
     pub fn new<B>(request: &Request<B>, caller: IpAddr, authority: &HeaderValue, id: &HeaderValue) -> Self {
         let mut headers = request.headers().clone();
+        let takes_trailers = takes_trailers(&headers);
         drop_hop_by_hop(&mut headers);
+        if takes_trailers {
+            // We pass trailers on, and say so on our own connection (RFC 9110, section 10.1.4).
+            headers.insert(TE, HeaderValue::from_static("trailers"));
+            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+        }
         // The server answers it, once the body is asked for.
         headers.remove(EXPECT);
         // The target of a request to a proxy names the host, and wins over the field (RFC 9112, section 3.2.2).
@@ -77,6 +81,12 @@ impl Outgoing {
     }
 }
 
+/// Whether the caller takes fields after a body.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+}
+
 /// The request's own id: the caller's, or else a new one from this random number.
 pub fn request_id<B>(request: &Request<B>, random: u128) -> HeaderValue {
     let given = request.headers().get(X_REQUEST_ID).filter(|id| !id.is_empty());
@@ -98,7 +108,7 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
     }
-    for name in named.iter().filter(|name| **name != HOST).chain(&HOP_BY_HOP).chain(&[TRAILER]) {
+    for name in named.iter().filter(|name| **name != HOST).chain(&HOP_BY_HOP) {
         headers.remove(name);
     }
 }
@@ -178,7 +188,11 @@ mod tests {
         );
         let mut left: Vec<_> = request.headers().keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
-        assert_eq!(left, ["host", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
+        // Of these two, what we say to the task ourselves.
+        assert_eq!(left, ["connection", "host", "te", "x-forwarded-for", "x-forwarded-proto", "x-request-id"]);
+        assert_eq!((values(&request, "connection"), values(&request, "te")), (vec!["te"], vec!["trailers"]));
+        let without = outgoing("/", &[("te", "gzip"), ("connection", "te")]);
+        assert!(values(&without, "te").is_empty() && values(&without, "connection").is_empty());
     }
 
     #[test]

@@ -1058,3 +1058,25 @@ async fn a_connection_is_used_no_longer_than_its_age() {
     let connections = task.callers.lock().unwrap().len();
     assert!((2..=6).contains(&connections), "{connections} for {} requests", task.requests());
 }
+
+#[tokio::test]
+async fn fields_after_a_body_pass_both_ways() {
+    let network = Network::new(43).await;
+    let listener = network.listen(1).await;
+    let seen = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"x-sum: 41\r\n\r\n") {
+            assert_ne!(timeout(PATIENCE, stream.read_buf(&mut request)).await.unwrap().unwrap(), 0);
+        }
+        let head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n";
+        stream.write_all(format!("{head}5\r\nhello\r\n0\r\nx-sum: 42\r\n\r\n").as_bytes()).await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+    let front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let head = "POST / HTTP/1.1\r\nhost: shop\r\nte: trailers\r\nconnection: te, close\r\ntrailer: x-sum\r\n";
+    let body = "transfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 41\r\n\r\n";
+    let answer = front.send(&format!("{head}{body}")).await;
+    assert!(answer.status == 200 && answer.body.ends_with("x-sum: 42\r\n\r\n"), "{answer:?}");
+    assert!(seen.await.unwrap().to_lowercase().contains("te: trailers"));
+}
