@@ -144,12 +144,12 @@ pub struct Cli {
     #[arg(long, env = "FRONT_RETRY_PER_SECOND", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(0..=100_000), default_value = "10")]
     pub retry_per_second: u32,
 
-    /// How long what was sent to a task may stay unacknowledged, counted from the first time it is sent again (0.2s), before its
-    /// connection is given up. 0: as long as the kernel likes, which is a quarter of an hour.
+    /// How long what was sent to a task may stay unacknowledged, counted from the first retransmission (after about 0.4s), before
+    /// its connection is given up. 0: as long as the kernel likes, which is a quarter of an hour.
     ///
     /// Too short: where the network stutters for that long, requests that must not be repeated fail. Too long: requests wait on
     /// a task whose address is gone.
-    #[arg(long, env = "FRONT_TCP_USER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "300ms")]
+    #[arg(long, env = "FRONT_TCP_USER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "150ms")]
     pub tcp_user_timeout: Duration,
 
     /// How long an idle connection to a task is kept. Keep it below the task's own limit, or requests are sent on
