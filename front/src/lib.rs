@@ -2,11 +2,12 @@
 //!
 //! The pure decisions are in [`endpoints`] (which addresses there are, which one gets a request), [`retry`] and
 //! [`headers`]. [`resolver`] and [`backend`] are the edges to DNS and to the tasks; [`discovery`] joins them;
-//! [`routes`] answers requests, and [`admin`] those of whoever runs front.
+//! [`routes`] answers requests, `calls` takes one to the tasks, and [`admin`] those of whoever runs front.
 
 pub mod access;
 pub mod admin;
 pub mod backend;
+mod calls;
 pub mod cli;
 pub mod discovery;
 pub mod endpoints;

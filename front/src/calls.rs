@@ -1,0 +1,279 @@
+//! One request on its way to the tasks: whom it goes to, when another one is asked, and which answer counts.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http_body_util::{Either, Full};
+use hyper::{Request, Response, StatusCode, Version, body::Incoming};
+use tokio::time::{Instant, sleep_until};
+use tracing::debug;
+
+use crate::{
+    backend::{Answer, Connection, Failed, RequestBody},
+    discovery::Discovery,
+    headers::{Outgoing, drop_hop_by_hop},
+    metrics::Retry,
+    retry::{Failure, MOST_SENT, may_retry},
+    routes::Front,
+};
+
+/// One address that was asked in vain.
+pub(crate) struct Attempt {
+    pub(crate) address: SocketAddr,
+    pub(crate) cause: String,
+}
+
+/// A request's body.
+pub(crate) enum Sendable {
+    /// As it comes from the caller.
+    Once(Option<Incoming>),
+    /// All of it is here.
+    AgainAndAgain(Bytes),
+}
+
+/// Why there is no task's answer.
+pub(crate) enum Gone {
+    /// This is to be said.
+    Refused(StatusCode, String),
+    /// Every address has been tried, or there is none.
+    NobodyLeft,
+}
+
+/// One request on its way to one task after the other, or to several.
+pub(crate) struct Calls<'a> {
+    pub(crate) front: &'a Front,
+    pub(crate) outgoing: &'a Outgoing,
+    pub(crate) body: Sendable,
+    pub(crate) tried: Vec<SocketAddr>,
+    pub(crate) failed: Vec<Attempt>,
+    /// To how many tasks it was sent, so far as they may have seen it.
+    pub(crate) sent: usize,
+}
+
+/// What to wait for.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, on the stack")]
+enum Next {
+    Ended(InFlight, Result<Response<Answer>, Box<Failed>>),
+    /// Those that are asked are taking long.
+    Late,
+    /// Some address has failed.
+    Failure,
+    Deadline,
+}
+
+impl Calls<'_> {
+    /// Asks one task, and another one as long as that is safe: at once where the first one failed, and beside it where it
+    /// is late or its address has failed for somebody else. The first answer wins.
+    pub(crate) async fn first_answer(&mut self, deadline: Instant) -> Result<(InFlight, Response<Answer>), Gone> {
+        let front = self.front;
+        let mut under_way = FuturesUnordered::new();
+        let mut unsent = None;
+        let mut asks = true;
+        let mut late_at = None;
+        // Those that were late, or have failed for others.
+        let mut doubted: Vec<SocketAddr> = Vec::new();
+        loop {
+            if asks {
+                let next = || InFlight::choose(&front.discovery, &self.tried);
+                if let Some(in_flight) = (self.tried.len() < front.max_attempts).then(next).flatten() {
+                    self.tried.push(in_flight.address);
+                    late_at = self.is_repeatable().then(|| Instant::now() + front.answer_timeout);
+                    let request = unsent.take().or_else(|| self.request());
+                    // None only if a body that came once was asked for twice, which no rule allows.
+                    let Some(request) = request else { return Err(Gone::NobodyLeft) };
+                    under_way.push(self.ask(in_flight, request));
+                } else if under_way.is_empty() {
+                    return Err(Gone::NobodyLeft);
+                }
+                asks = false;
+            }
+            let next = tokio::select! {
+                biased;
+                Some((in_flight, result)) = under_way.next() => Next::Ended(in_flight, result),
+                () = sleep_until(deadline) => Next::Deadline,
+                () = sleep_until(late_at.unwrap_or(deadline)), if late_at.is_some() => Next::Late,
+                () = front.discovery.failure(), if late_at.is_some() => Next::Failure,
+            };
+            match next {
+                Next::Ended(in_flight, Ok(response)) => {
+                    front.metrics.attempt(Ok(response.status()));
+                    front.discovery.succeeded(in_flight.address, response.status().is_server_error());
+                    // Somebody else has answered the same question: it is not the question that takes long.
+                    let has_failed = |address| self.failed.iter().any(|attempt| attempt.address == address);
+                    for address in doubted {
+                        if address != in_flight.address && !has_failed(address) {
+                            front.discovery.failed(address, &front.backend);
+                        }
+                    }
+                    return Ok((in_flight, response));
+                }
+                Next::Ended(in_flight, Err(failed)) => {
+                    let address = in_flight.address;
+                    drop(in_flight);
+                    asks = self.may_ask_again(address, &failed);
+                    let failure = failed.failure;
+                    self.failed.push(Attempt { address, cause: failed.cause });
+                    unsent = failed.request;
+                    if !asks && under_way.is_empty() {
+                        return Err(self.refused(failure));
+                    }
+                }
+                Next::Late => {
+                    late_at = None;
+                    doubted.clone_from(&self.tried);
+                    asks = self.may_ask_beside(under_way.len(), Retry::Late);
+                }
+                Next::Failure => {
+                    let now = Instant::now().into_std();
+                    let endpoints = front.discovery.endpoints();
+                    let is_doubtful = |address: &&SocketAddr| endpoints.is_set_aside(**address, now);
+                    let news = self
+                        .tried
+                        .iter()
+                        .filter(|address| !doubted.contains(address))
+                        .any(|address| is_doubtful(&address));
+                    drop(endpoints);
+                    if news {
+                        doubted.clone_from(&self.tried);
+                        asks = self.may_ask_beside(under_way.len(), Retry::AddressFailed);
+                    }
+                }
+                Next::Deadline => {
+                    front.metrics.attempt(Err(Failure::TimedOut));
+                    let cause = format!("no answer within {}", humantime::format_duration(front.request_timeout));
+                    if let Some(address) = self.tried.last() {
+                        self.failed.push(Attempt { address: *address, cause });
+                    }
+                    return Err(self.refused(Failure::TimedOut));
+                }
+            }
+        }
+    }
+
+    /// Whether asking twice is the same as asking once, and the body is here.
+    fn is_repeatable(&self) -> bool {
+        self.outgoing.is_idempotent() && matches!(self.body, Sendable::AgainAndAgain(_))
+    }
+
+    fn request(&mut self) -> Option<Request<RequestBody>> {
+        let body = match &mut self.body {
+            Sendable::Once(body) => Either::Left(body.take()?),
+            Sendable::AgainAndAgain(body) => Either::Right(Full::new(body.clone())),
+        };
+        Some(self.outgoing.request(body))
+    }
+
+    /// Asks the task of `in_flight`. Nothing of `self` is held meanwhile.
+    fn ask<'b>(
+        &self,
+        in_flight: InFlight,
+        request: Request<RequestBody>,
+    ) -> impl Future<Output = (InFlight, Result<Response<Answer>, Box<Failed>>)> + use<'b>
+    where
+        Self: 'b,
+    {
+        let backend = Arc::clone(&self.front.backend);
+        let once_more = match &self.body {
+            Sendable::AgainAndAgain(body) if self.outgoing.is_idempotent() => {
+                Some(self.outgoing.request(Either::Right(Full::new(body.clone()))))
+            }
+            Sendable::AgainAndAgain(_) | Sendable::Once(_) => None,
+        };
+        async move {
+            let address = in_flight.address;
+            let mut result = backend.send(address, request, Connection::Any).await;
+            // The task closed a connection that had been idle, just as the request came. It may be well.
+            if let (Err(failed), Some(again)) = (&result, once_more)
+                && failed.was_reused
+                && failed.failure == Failure::NoAnswer
+            {
+                result = backend.send(address, again, Connection::New).await;
+            }
+            (in_flight, result.and_then(acceptable))
+        }
+    }
+
+    /// Takes note of a failure. Whether another task may be asked.
+    fn may_ask_again(&mut self, address: SocketAddr, failed: &Failed) -> bool {
+        let Failed { failure, cause, was_reused, .. } = failed;
+        debug!(%address, cause, ?failure, "attempt failed");
+        self.front.metrics.attempt(Err(*failure));
+        // That a connection ended which had served before says nothing about the task.
+        if *failure == Failure::NotConnected || *failure == Failure::NoAnswer && !was_reused {
+            self.front.discovery.failed(address, &self.front.backend);
+        }
+        self.sent += usize::from(failure.may_have_been_sent());
+        let is_replayable = matches!(self.body, Sendable::AgainAndAgain(_));
+        let may = may_retry(*failure, self.outgoing.is_idempotent(), is_replayable, self.sent)
+            && (!failure.may_have_been_sent() || self.takes_from_budget());
+        if may {
+            self.front.metrics.retry(Retry::Failed);
+        }
+        may
+    }
+
+    /// Whether another task may be asked while `under_way` others have the request.
+    fn may_ask_beside(&self, under_way: usize, reason: Retry) -> bool {
+        let may = self.sent + under_way < MOST_SENT && self.takes_from_budget();
+        if may {
+            self.front.metrics.retry(reason);
+        }
+        may
+    }
+
+    fn takes_from_budget(&self) -> bool {
+        let is_left = self.front.budget().take(Instant::now().into_std());
+        if !is_left {
+            self.front.metrics.budget_spent();
+        }
+        is_left
+    }
+
+    fn refused(&self, failure: Failure) -> Gone {
+        let Some(Attempt { address, cause }) = self.failed.last() else { return Gone::NobodyLeft };
+        match failure {
+            Failure::TimedOut => Gone::Refused(StatusCode::GATEWAY_TIMEOUT, format!("{address}: {cause}")),
+            Failure::BadBody => {
+                Gone::Refused(StatusCode::BAD_REQUEST, format!("the request's body broke off: {cause}"))
+            }
+            Failure::NotConnected | Failure::NotSent | Failure::NoAnswer | Failure::Garbage => {
+                Gone::Refused(StatusCode::BAD_GATEWAY, format!("{address}: {cause}"))
+            }
+        }
+    }
+}
+
+/// A task's answer as the caller may have it.
+fn acceptable(mut response: Response<Answer>) -> Result<Response<Answer>, Box<Failed>> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // Nobody asked for another protocol, and what follows would be in it.
+        let cause = "switched to another protocol unasked".to_owned();
+        return Err(Box::new(Failed { failure: Failure::Garbage, cause, request: None, was_reused: false }));
+    }
+    drop_hop_by_hop(response.headers_mut());
+    // The version is that of the connection, not of the message (RFC 9110, section 2.5).
+    *response.version_mut() = Version::HTTP_11;
+    Ok(response)
+}
+
+/// A request on its way to an address, which counts until this is dropped.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    discovery: Arc<Discovery>,
+    pub(crate) address: SocketAddr,
+}
+
+impl InFlight {
+    fn choose(discovery: &Arc<Discovery>, tried: &[SocketAddr]) -> Option<Self> {
+        let now = Instant::now().into_std();
+        let address = discovery.endpoints().choose(tried, now, |n| fastrand::usize(..n))?;
+        Some(Self { discovery: Arc::clone(discovery), address })
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.discovery.endpoints().release(self.address);
+    }
+}
