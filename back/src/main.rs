@@ -7,7 +7,7 @@ use hyper::Request;
 use service::{
     phase::Phase,
     process::{self, StartError},
-    server::{self, Stopped},
+    server::{self, Limits, Stopped},
 };
 use tokio::sync::watch;
 use tracing::info;
@@ -28,5 +28,6 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Start
             routes::answer(&identity, &Request::from_parts(parts, ()))
         }
     };
-    Ok(server::serve(listener, phase, cli.drain_timeout, handler).await)
+    let limits = Limits { drain_timeout: cli.drain_timeout, ..Limits::default() };
+    Ok(server::serve(listener, phase, limits, handler).await)
 }

@@ -22,6 +22,8 @@ pub enum Outcome {
     Answered,
     /// The task ended the connection in the middle of the body, and so did we.
     CutOff,
+    /// Nothing came, from the task or from either side of a tunnel, for too long.
+    Stalled,
     /// The caller closed the connection first.
     CallerGone,
 }
@@ -31,6 +33,7 @@ impl Outcome {
         match self {
             Self::Answered => "answered",
             Self::CutOff => "cut off by the task",
+            Self::Stalled => "nothing came for too long",
             Self::CallerGone => "the caller went away",
         }
     }

@@ -12,36 +12,64 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use clap::ValueEnum;
+use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hyper::{
-    Request, Response,
+    Request, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
-    client::conn::http1::{self, SendRequest},
+    client::conn::{TrySendError, http1, http2},
 };
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
-    task::JoinSet,
+    sync::oneshot,
+    task::{AbortHandle, JoinSet},
     time::{Instant, sleep, timeout},
 };
 use tracing::debug;
 
-use crate::{metrics::Metrics, retry::Failure};
-
-/// The body of a request to a task: the caller's as it comes, or one that is here and can be sent again.
-pub type RequestBody = Either<Incoming, Full<Bytes>>;
+use crate::{
+    body::{RequestBody, Stalled},
+    error::causes,
+    metrics::Metrics,
+    retry::Failure,
+};
 
 /// Idle connections are looked through about as often as their time is long, within these.
 const LEAST_SWEEP: Duration = Duration::from_millis(100);
 const MOST_SWEEP: Duration = Duration::from_secs(5);
 
 /// A cap on the idle connections of one address. What is beyond is closed rather than kept.
-const MOST_IDLE: usize = 128;
+const MOST_KEPT: usize = 128;
+
+/// How many requests are in flight on one connection of HTTP/2 before another one is made: a task should allow at least as
+/// many (RFC 9113, section 6.5.2), and all of them suffer when its packets are lost.
+const MOST_STREAMS: usize = 100;
+
+/// How often one request looks for a connection of HTTP/2 with a stream to spare, before it waits for one.
+const MOST_LOOKS: usize = 8;
+
+/// How often a connection of HTTP/2 with requests in flight is asked whether the task is still there, and how long that may
+/// take: TCP alone says nothing about a process that hangs.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What is spoken with the tasks.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, ValueEnum)]
+pub enum Protocol {
+    /// HTTP/1.1: one request at a time on a connection.
+    #[default]
+    Http1,
+    /// HTTP/2 without TLS, as one that knows that the tasks speak it (RFC 9113, section 3.3): for gRPC.
+    H2c,
+}
 
 /// The knobs of connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// What is spoken.
+    pub protocol: Protocol,
     /// How long making a connection may take.
     pub connect_timeout: Duration,
     /// How long an idle connection is kept.
@@ -85,28 +113,93 @@ pub struct Backend {
 #[derive(Debug, Default)]
 struct Connections {
     /// An entry for each address that DNS names; others are not kept.
-    idle: HashMap<SocketAddr, Vec<Idle>>,
+    kept: HashMap<SocketAddr, Vec<Kept>>,
+    /// Connections that are being made, for all who wait for one.
+    making: HashMap<SocketAddr, Making>,
     /// What drives each connection, idle or not. They end with their connection, and with us.
     drivers: JoinSet<()>,
 }
 
+/// A connection of HTTP/2 that is being made.
+type Making = Shared<BoxFuture<'static, Result<Multiplexed, String>>>;
+
 /// A connection that a request can be sent on.
 #[derive(Debug)]
 struct Open {
-    sender: SendRequest<RequestBody>,
+    sender: Sender,
     /// When it is used no more.
     ends_at: Instant,
+    driver: AbortHandle,
 }
 
 #[derive(Debug)]
-struct Idle {
-    open: Open,
-    since: Instant,
+enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    /// Each of its users holds one of the second, besides the one that is kept.
+    H2c(http2::SendRequest<RequestBody>, Arc<()>),
 }
 
-impl Idle {
+/// A connection that several use at once.
+#[derive(Clone, Debug)]
+struct Multiplexed {
+    sender: http2::SendRequest<RequestBody>,
+    users: Arc<()>,
+    ends_at: Instant,
+    driver: AbortHandle,
+}
+
+impl Multiplexed {
+    fn of(open: &Open) -> Option<Self> {
+        let (ends_at, driver) = (open.ends_at, open.driver.clone());
+        match &open.sender {
+            Sender::Http1(_) => None,
+            Sender::H2c(sender, users) => {
+                Some(Self { sender: sender.clone(), users: Arc::clone(users), ends_at, driver })
+            }
+        }
+    }
+
+    fn open(self) -> Open {
+        Open { sender: Sender::H2c(self.sender, self.users), ends_at: self.ends_at, driver: self.driver }
+    }
+}
+
+impl Sender {
+    async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self {
+            Self::Http1(sender) => sender.try_send_request(request).await,
+            Self::H2c(sender, _) => sender.try_send_request(request).await,
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_closed(),
+            Self::H2c(sender, _) => sender.is_closed(),
+        }
+    }
+
+    /// Whether a request would be sent now.
+    fn is_ready(&self) -> bool {
+        match self {
+            Self::Http1(sender) => sender.is_ready(),
+            Self::H2c(sender, users) => sender.is_ready() && Arc::strong_count(users) <= MOST_STREAMS,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Kept {
+    open: Open,
+    used_at: Instant,
+}
+
+impl Kept {
     fn is_good(&self, limits: &Limits) -> bool {
-        self.since.elapsed() < limits.idle_timeout
+        self.used_at.elapsed() < limits.idle_timeout
             && Instant::now() < self.open.ends_at
             && !self.open.sender.is_closed()
     }
@@ -124,17 +217,17 @@ impl Backend {
     pub fn follow(&self, added: &[SocketAddr], removed: &[SocketAddr]) {
         let mut connections = self.lock();
         for address in removed {
-            connections.idle.remove(address);
+            connections.kept.remove(address);
         }
         for address in added {
-            connections.idle.entry(*address).or_default();
+            connections.kept.entry(*address).or_default();
         }
     }
 
     /// Closes what has been idle for too long.
     fn sweep(&self) {
-        for idle in self.lock().idle.values_mut() {
-            idle.retain(|idle| idle.is_good(&self.limits));
+        for kept in self.lock().kept.values_mut() {
+            kept.retain(|kept| kept.is_good(&self.limits));
         }
     }
 
@@ -150,7 +243,7 @@ impl Backend {
         connection: Connection,
     ) -> Result<Response<Answer>, Box<Failed>> {
         while connection == Connection::Any
-            && let Some(open) = self.take_idle(address)
+            && let Some(open) = self.take(address)
         {
             match self.send_on(address, open, request, true).await {
                 // The task closed it while it was idle. That says nothing about the task.
@@ -161,7 +254,11 @@ impl Backend {
                 result => return result,
             }
         }
-        match self.connect(address).await {
+        let open = match self.limits.protocol {
+            Protocol::Http1 => self.connect(address).await,
+            Protocol::H2c => self.connect_for_all(address).await,
+        };
+        match open {
             Ok(open) => self.send_on(address, open, request, false).await,
             Err(cause) => {
                 let request = Some(request);
@@ -177,9 +274,10 @@ impl Backend {
         request: Request<RequestBody>,
         was_reused: bool,
     ) -> Result<Response<Answer>, Box<Failed>> {
-        match open.sender.try_send_request(request).await {
+        match open.sender.send(request).await {
             Ok(response) => {
-                let lease = Lease { backend: Arc::clone(self), address, open };
+                let goes_on = response.status() != StatusCode::SWITCHING_PROTOCOLS;
+                let lease = goes_on.then(|| Lease { backend: Arc::clone(self), address, open, is_last: false });
                 Ok(response.map(|body| Answer::new(body, lease)))
             }
             Err(mut error) => {
@@ -189,6 +287,8 @@ impl Backend {
                 let was_reused = was_reused && !is_time_out(&error);
                 let failure = match request {
                     Some(_) => Failure::NotSent,
+                    None if Stalled::is_behind(&error) => Failure::LateBody,
+                    None if was_refused(&error) => Failure::Refused,
                     None if error.is_user() => Failure::BadBody,
                     None if error.is_parse() => Failure::Garbage,
                     None => Failure::NoAnswer,
@@ -198,12 +298,22 @@ impl Backend {
         }
     }
 
-    /// The idle connection to `address` that was used last and is still good.
-    fn take_idle(&self, address: SocketAddr) -> Option<Open> {
-        loop {
-            let idle = self.lock().idle.get_mut(&address)?.pop()?;
-            if idle.is_good(&self.limits) && idle.open.sender.is_ready() {
-                return Some(idle.open);
+    /// The connection to `address` that was used last and is still good.
+    fn take(&self, address: SocketAddr) -> Option<Open> {
+        let mut connections = self.lock();
+        let kept = connections.kept.get_mut(&address)?;
+        match self.limits.protocol {
+            Protocol::Http1 => loop {
+                let last = kept.pop()?;
+                if last.is_good(&self.limits) && last.open.sender.is_ready() {
+                    return Some(last.open);
+                }
+            },
+            Protocol::H2c => {
+                let is_fit = |kept: &&mut Kept| kept.is_good(&self.limits) && kept.open.sender.is_ready();
+                let last = kept.iter_mut().rev().find(is_fit)?;
+                last.used_at = Instant::now();
+                Multiplexed::of(&last.open).map(Multiplexed::open)
             }
         }
     }
@@ -224,16 +334,77 @@ impl Backend {
             .map_err(|error| format!("cannot connect: {error}"))?;
         self.metrics.connected();
         self.set_options(address, &stream);
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| in_words(&error))?;
+        let stream = TokioIo::new(stream);
+        let (sender, driver) = match self.limits.protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(stream).await.map_err(|error| in_words(&error))?;
+                (Sender::Http1(sender), self.drive(address, connection.with_upgrades()))
+            }
+            Protocol::H2c => {
+                let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                    .timer(TokioTimer::new())
+                    .keep_alive_interval(PING_INTERVAL)
+                    .keep_alive_timeout(PING_TIMEOUT)
+                    .handshake(stream)
+                    .await
+                    .map_err(|error| in_words(&error))?;
+                (Sender::H2c(sender, Arc::new(())), self.drive(address, connection))
+            }
+        };
+        let ends_at = Instant::now() + self.limits.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
+        Ok(Open { sender, ends_at, driver })
+    }
+
+    fn drive<C>(&self, address: SocketAddr, connection: C) -> AbortHandle
+    where
+        C: Future<Output = hyper::Result<()>> + Send + 'static,
+    {
         let mut connections = self.lock();
         while connections.drivers.try_join_next().is_some() {} // Forgets those that have ended.
         connections.drivers.spawn(async move {
             if let Err(error) = connection.await {
                 debug!(%address, %error, "connection ended");
             }
+        })
+    }
+
+    /// A connection of HTTP/2 with a stream to spare. Those who ask while one is being made wait for it.
+    async fn connect_for_all(self: &Arc<Self>, address: SocketAddr) -> Result<Open, String> {
+        let mut looks = 0;
+        loop {
+            let open = self.making(address).await?;
+            looks += 1;
+            if let Some(spare) = self.take(address) {
+                return Ok(spare);
+            }
+            // DNS has dropped the address, so that its connections are not kept; or there are very few streams.
+            if looks == MOST_LOOKS || !self.lock().kept.contains_key(&address) {
+                return Ok(open.open());
+            }
+        }
+    }
+
+    fn making(self: &Arc<Self>, address: SocketAddr) -> Making {
+        let mut connections = self.lock();
+        if let Some(making) = connections.making.get(&address) {
+            return making.clone();
+        }
+        let (made, receiver) = oneshot::channel();
+        let backend = Arc::clone(self);
+        // Apart from those who wait: they may go away, and others wait on.
+        connections.drivers.spawn(async move {
+            let result = backend.connect(address).await.and_then(|open| {
+                let shared = Multiplexed::of(&open).ok_or("a connection of HTTP/1 is not for several")?;
+                backend.keep(address, open);
+                Ok(shared)
+            });
+            backend.lock().making.remove(&address);
+            let _nobody_waits_any_more = made.send(result);
         });
-        let ends_at = Instant::now() + self.limits.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
-        Ok(Open { sender, ends_at })
+        let making = receiver.map(|result| result.unwrap_or_else(|_| Err("front is being stopped".to_owned())));
+        let making = making.boxed().shared();
+        connections.making.insert(address, making.clone());
+        making
     }
 
     fn set_options(&self, address: SocketAddr, stream: &TcpStream) {
@@ -248,12 +419,12 @@ impl Backend {
         }
     }
 
-    /// Keeps an idle connection, if DNS still names its address.
+    /// Keeps a connection, if DNS still names its address.
     fn keep(&self, address: SocketAddr, open: Open) {
-        if let Some(idle) = self.lock().idle.get_mut(&address)
-            && idle.len() < MOST_IDLE
+        if let Some(kept) = self.lock().kept.get_mut(&address)
+            && kept.len() < MOST_KEPT
         {
-            idle.push(Idle { open, since: Instant::now() });
+            kept.push(Kept { open, used_at: Instant::now() });
         }
     }
 
@@ -265,25 +436,23 @@ impl Backend {
 
 /// Whether the kernel gave the connection up, since nobody acknowledged what was sent.
 fn is_time_out(error: &hyper::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        if cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
-            return true;
-        }
-        source = cause.source();
-    }
-    false
+    let is_one = |error: &io::Error| error.kind() == io::ErrorKind::TimedOut;
+    causes(error).filter_map(|cause| cause.downcast_ref()).any(is_one)
+}
+
+/// Whether the task says that it has not acted on the request (RFC 9113, section 8.7).
+fn was_refused(error: &hyper::Error) -> bool {
+    let says_so = |error: &h2::Error| {
+        let is_leaving = error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR);
+        is_leaving || error.reason() == Some(h2::Reason::REFUSED_STREAM)
+    };
+    causes(error).filter_map(|cause| cause.downcast_ref()).any(says_so)
 }
 
 /// An error with its causes: hyper's own words alone do not say what the kernel said.
 fn in_words(error: &hyper::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        words = format!("{words}: {cause}");
-        source = cause.source();
-    }
-    words
+    let words: Vec<_> = causes(error).map(ToString::to_string).collect();
+    words.join(": ")
 }
 
 /// A connection that is carrying an answer.
@@ -292,23 +461,31 @@ struct Lease {
     backend: Arc<Backend>,
     address: SocketAddr,
     open: Open,
+    is_last: bool,
 }
 
 impl Lease {
     /// The answer has been read to its end: the connection may serve another request as soon as it has sent all of this
     /// one, whose body a task need not have waited for.
     fn give_back(self) {
-        let Self { backend, address, mut open } = self;
-        if backend.limits.idle_timeout.is_zero() || open.sender.is_closed() {
+        let Self { backend, address, mut open, is_last } = self;
+        if is_last {
+            open.driver.abort();
             return;
         }
-        if open.sender.is_ready() {
+        let Sender::Http1(sender) = &mut open.sender else { return };
+        if backend.limits.idle_timeout.is_zero() || sender.is_closed() {
+            return;
+        }
+        if sender.is_ready() {
             backend.keep(address, open);
             return;
         }
         let waiting = Arc::clone(&backend);
         backend.lock().drivers.spawn(async move {
-            if open.sender.ready().await.is_ok() {
+            if let Sender::Http1(sender) = &mut open.sender
+                && sender.ready().await.is_ok()
+            {
                 waiting.keep(address, open);
             }
         });
@@ -323,17 +500,29 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn new(body: Incoming, lease: Lease) -> Self {
-        let mut answer = Self { body, lease: Some(lease) };
-        answer.give_back_at_end();
-        answer
+    fn new(body: Incoming, lease: Option<Lease>) -> Self {
+        Self { body, lease }
     }
 
-    fn give_back_at_end(&mut self) {
-        if self.body.is_end_stream()
-            && let Some(lease) = self.lease.take()
-        {
+    /// Ends the connection after this answer, and with it a body that it has not been sent.
+    pub fn is_last(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.is_last = true;
+        }
+    }
+
+    fn end(&mut self) {
+        if let Some(lease) = self.lease.take() {
             lease.give_back();
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // The server does not ask again for a body that said it was at its end.
+        if self.body.is_end_stream() {
+            self.end();
         }
     }
 }
@@ -348,13 +537,13 @@ impl Body for Answer {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
         match &frame {
-            Some(Ok(_)) => self.give_back_at_end(),
-            Some(Err(_)) => drop(self.lease.take()),
-            None => {
-                if let Some(lease) = self.lease.take() {
-                    lease.give_back();
+            Some(Ok(_)) => {
+                if self.body.is_end_stream() {
+                    self.end();
                 }
             }
+            Some(Err(_)) => drop(self.lease.take()),
+            None => self.end(),
         }
         Poll::Ready(frame)
     }

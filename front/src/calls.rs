@@ -1,22 +1,40 @@
 //! One request on its way to the tasks: whom it goes to, when another one is asked, and which answer counts.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use http_body_util::{Either, Full};
-use hyper::{Request, Response, StatusCode, Version, body::Incoming};
-use tokio::time::{Instant, sleep_until};
+use hyper::{
+    Request, Response, StatusCode, Version,
+    body::Incoming,
+    ext::on_informational,
+    header::{CONNECTION, HeaderValue, UPGRADE},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout},
+};
 use tracing::debug;
 
 use crate::{
-    backend::{Answer, Connection, Failed, RequestBody},
+    backend::{Answer, Connection, Failed},
+    body::{RequestBody, Signal},
     discovery::Discovery,
     headers::{Outgoing, drop_hop_by_hop},
     metrics::Retry,
     retry::{Failure, MOST_SENT, may_retry},
     routes::Front,
 };
+
+/// How long a task may take to say whether it wants a body that waits for it. Many never say so; curl waits as long.
+const CONTINUE_WAIT: Duration = Duration::from_secs(1);
 
 /// One address that was asked in vain.
 pub(crate) struct Attempt {
@@ -43,12 +61,35 @@ pub(crate) enum Gone {
 /// One request on its way to one task after the other, or to several.
 pub(crate) struct Calls<'a> {
     pub(crate) front: &'a Front,
-    pub(crate) outgoing: &'a Outgoing,
+    pub(crate) outgoing: Arc<Outgoing>,
     pub(crate) body: Sendable,
     pub(crate) tried: Vec<SocketAddr>,
     pub(crate) failed: Vec<Attempt>,
     /// To how many tasks it was sent, so far as they may have seen it.
     pub(crate) sent: usize,
+    pub(crate) leave: Arc<Leave>,
+}
+
+/// A task's leave to send a body that waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Leave {
+    said: Notify,
+    is_sent: AtomicBool,
+}
+
+impl Leave {
+    /// Ends when the task says that the body is to come, or says nothing.
+    fn signal(self: &Arc<Self>) -> Signal {
+        let leave = Arc::clone(self);
+        Box::pin(async move {
+            let _none_said = timeout(CONTINUE_WAIT, leave.said.notified()).await;
+            leave.is_sent.store(true, Ordering::Relaxed);
+        })
+    }
+
+    fn is_sent(&self) -> bool {
+        self.is_sent.load(Ordering::Relaxed)
+    }
 }
 
 /// What to wait for.
@@ -106,7 +147,7 @@ impl Calls<'_> {
                             front.discovery.failed(address, &front.backend);
                         }
                     }
-                    return Ok((in_flight, response));
+                    return Ok((in_flight, self.ended(response)));
                 }
                 Next::Ended(in_flight, Err(failed)) => {
                     let address = in_flight.address;
@@ -158,10 +199,31 @@ impl Calls<'_> {
 
     fn request(&mut self) -> Option<Request<RequestBody>> {
         let body = match &mut self.body {
-            Sendable::Once(body) => Either::Left(body.take()?),
-            Sendable::AgainAndAgain(body) => Either::Right(Full::new(body.clone())),
+            Sendable::Once(body) => {
+                let signal = self.outgoing.expects_continue().then(|| self.leave.signal());
+                RequestBody::streamed(body.take()?, signal, self.front.body_idle_timeout)
+            }
+            Sendable::AgainAndAgain(body) => RequestBody::whole(body.clone()),
         };
-        Some(self.outgoing.request(body))
+        let mut request = self.outgoing.request(body);
+        if self.outgoing.expects_continue() {
+            let leave = Arc::clone(&self.leave);
+            on_informational(&mut request, move |said| {
+                if said.status() == StatusCode::CONTINUE {
+                    leave.said.notify_one();
+                }
+            });
+        }
+        Some(request)
+    }
+
+    /// The answer of a task that has not waited for the body that waited for it: it is not sent any more.
+    fn ended(&self, mut response: Response<Answer>) -> Response<Answer> {
+        if self.outgoing.expects_continue() && !self.leave.is_sent() {
+            response.body_mut().is_last();
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
     }
 
     /// Asks the task of `in_flight`. Nothing of `self` is held meanwhile.
@@ -173,24 +235,24 @@ impl Calls<'_> {
     where
         Self: 'b,
     {
-        let backend = Arc::clone(&self.front.backend);
-        let once_more = match &self.body {
-            Sendable::AgainAndAgain(body) if self.outgoing.is_idempotent() => {
-                Some(self.outgoing.request(Either::Right(Full::new(body.clone()))))
-            }
+        let (backend, outgoing) = (Arc::clone(&self.front.backend), Arc::clone(&self.outgoing));
+        let body = match &self.body {
+            Sendable::AgainAndAgain(body) if outgoing.is_idempotent() => Some(body.clone()),
             Sendable::AgainAndAgain(_) | Sendable::Once(_) => None,
         };
         async move {
             let address = in_flight.address;
             let mut result = backend.send(address, request, Connection::Any).await;
             // The task closed a connection that had been idle, just as the request came. It may be well.
-            if let (Err(failed), Some(again)) = (&result, once_more)
+            if let (Err(failed), Some(body)) = (&result, body)
                 && failed.was_reused
                 && failed.failure == Failure::NoAnswer
             {
+                let again = outgoing.request(RequestBody::whole(body));
                 result = backend.send(address, again, Connection::New).await;
             }
-            (in_flight, result.and_then(acceptable))
+            let may_switch = outgoing.asks_to_switch();
+            (in_flight, result.and_then(|response| acceptable(response, may_switch)))
         }
     }
 
@@ -237,7 +299,10 @@ impl Calls<'_> {
             Failure::BadBody => {
                 Gone::Refused(StatusCode::BAD_REQUEST, format!("the request's body broke off: {cause}"))
             }
-            Failure::NotConnected | Failure::NotSent | Failure::NoAnswer | Failure::Garbage => {
+            Failure::LateBody => {
+                Gone::Refused(StatusCode::REQUEST_TIMEOUT, format!("the request's body did not come: {cause}"))
+            }
+            Failure::NotConnected | Failure::NotSent | Failure::Refused | Failure::NoAnswer | Failure::Garbage => {
                 Gone::Refused(StatusCode::BAD_GATEWAY, format!("{address}: {cause}"))
             }
         }
@@ -245,13 +310,19 @@ impl Calls<'_> {
 }
 
 /// A task's answer as the caller may have it.
-fn acceptable(mut response: Response<Answer>) -> Result<Response<Answer>, Box<Failed>> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // Nobody asked for another protocol, and what follows would be in it.
+fn acceptable(mut response: Response<Answer>, may_switch: bool) -> Result<Response<Answer>, Box<Failed>> {
+    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let protocol = response.headers().get(UPGRADE).filter(|_| switches && may_switch).cloned();
+    if switches && protocol.is_none() {
+        // Nobody asked for another protocol, or nobody knows which one, and what follows would be in it.
         let cause = "switched to another protocol unasked".to_owned();
         return Err(Box::new(Failed { failure: Failure::Garbage, cause, request: None, was_reused: false }));
     }
     drop_hop_by_hop(response.headers_mut());
+    if let Some(protocol) = protocol {
+        response.headers_mut().insert(UPGRADE, protocol);
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    }
     // The version is that of the connection, not of the message (RFC 9110, section 2.5).
     *response.version_mut() = Version::HTTP_11;
     Ok(response)

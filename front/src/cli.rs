@@ -15,7 +15,10 @@ use console::{
 use hyper::{Uri, header::HeaderValue};
 use tracing::level_filters::LevelFilter;
 
-use crate::endpoints::{Balance, Policy};
+use crate::{
+    backend::Protocol,
+    endpoints::{Balance, Policy},
+};
 
 /// Passes every request on to one of the tasks behind a DNS name, and survives records that are stale.
 ///
@@ -42,6 +45,12 @@ pub struct Cli {
     /// A name that does not exist yet is no error: front answers 503 until it does.
     #[arg(long, env = "FRONT_BACKEND", value_name = "URL")]
     pub backend: BackendUrl,
+
+    /// What the tasks speak. Callers may speak either, whatever this is.
+    ///
+    /// gRPC needs h2c; WebSocket, and leave to send a body (Expect: 100-continue), need http1.
+    #[arg(long, env = "FRONT_BACKEND_PROTOCOL", value_name = "PROTOCOL", value_enum, default_value_t)]
+    pub backend_protocol: Protocol,
 
     /// A DNS server to ask [default: those of /etc/resolv.conf]. May be repeated, or separated by commas.
     #[arg(long, env = "FRONT_RESOLVER", value_name = "IP[:PORT]", value_delimiter = ',', value_parser = dns_server::parse)]
@@ -116,6 +125,34 @@ pub struct Cli {
     /// Too low: requests are refused that the tasks would have answered. Too high: while tasks hang, front's memory grows.
     #[arg(long, env = "FRONT_MAX_IN_FLIGHT", value_name = "COUNT", value_parser = in_flight, default_value = "1024")]
     pub max_in_flight: usize,
+
+    /// How many connections callers may have. One more is answered with 503 and closed.
+    ///
+    /// Too low: callers are sent away. Too high: where descriptors or memory end first, all of them suffer.
+    #[arg(long, env = "FRONT_MAX_CONNECTIONS", value_name = "COUNT", value_parser = attempts, default_value = "4096")]
+    pub max_connections: usize,
+
+    /// How long a caller's connection may be idle before it is closed. Longer than the load balancer before front keeps its own
+    /// (an AWS one: 60s), or it sends requests on connections that front is closing.
+    #[arg(long, env = "FRONT_CALLER_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "75s")]
+    pub caller_idle_timeout: Duration,
+
+    /// How long the head of a request may take, from its first byte on. Too long: who sends them slowly keeps connections
+    /// busy for little.
+    #[arg(long, env = "FRONT_HEAD_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    pub head_timeout: Duration,
+
+    /// How long a body may bring nothing, in either direction, and how long a caller may take nothing of an answer, before
+    /// the request is given up. 0: for ever.
+    ///
+    /// Too short: streams that are silent now and then are cut off. Too long: those that nobody sends on are kept.
+    #[arg(long, env = "FRONT_BODY_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1m")]
+    pub body_idle_timeout: Duration,
+
+    /// How long a WebSocket, or another protocol that was switched to, may be silent in both directions before it is closed.
+    /// 0: for ever. Each counts as a request in flight.
+    #[arg(long, env = "FRONT_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1h")]
+    pub tunnel_idle_timeout: Duration,
 
     /// How long a request may take until its answer begins, over all attempts. After that front answers 504.
     #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]

@@ -22,3 +22,10 @@ pub enum Error {
         reason: String,
     },
 }
+
+/// An error and what is behind it, from the outermost to the first cause.
+pub(crate) fn causes<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}

@@ -4,9 +4,14 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
-    http::uri::PathAndQuery,
+    body::Body,
+    header::{
+        CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
+    },
+    http::uri::{Authority, Parts, PathAndQuery, Scheme},
 };
+
+use crate::backend::Protocol;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// By which callers, front and tasks speak of the same request.
@@ -30,48 +35,100 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     method: Method,
-    target: Uri,
+    target: PathAndQuery,
     headers: HeaderMap,
+    protocol: Protocol,
+    expects_continue: bool,
+    asks_to_switch: bool,
 }
 
 impl Outgoing {
-    /// Makes what the task gets of `request`, which `caller` sent. `authority` is the backend's, for a caller that
-    /// named no host; `id` is the request's.
-    pub fn new<B>(request: &Request<B>, caller: IpAddr, authority: &HeaderValue, id: &HeaderValue) -> Self {
+    /// Makes what a task that speaks `protocol` gets of `request`, which `caller` sent. `authority` is the backend's, for a
+    /// caller that named no host; `id` is the request's.
+    pub fn new<B: Body>(
+        request: &Request<B>,
+        caller: IpAddr,
+        authority: &HeaderValue,
+        id: &HeaderValue,
+        protocol: Protocol,
+    ) -> Self {
         let mut headers = request.headers().clone();
         let takes_trailers = takes_trailers(&headers);
+        let upgrade = upgrade(request).filter(|_| protocol == Protocol::Http1);
         drop_hop_by_hop(&mut headers);
         if takes_trailers {
             // We pass trailers on, and say so on our own connection (RFC 9110, section 10.1.4).
             headers.insert(TE, HeaderValue::from_static("trailers"));
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
-        // The server answers it, once the body is asked for.
-        headers.remove(EXPECT);
+        let asks_to_switch = upgrade.is_some();
+        if let Some(upgrade) = upgrade {
+            headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(UPGRADE, upgrade);
+        }
+        let expects_continue = protocol == Protocol::Http1 && expects_continue(request);
+        if !expects_continue {
+            headers.remove(EXPECT);
+        }
+        join_cookies(&mut headers);
         // The target of a request to a proxy names the host, and wins over the field (RFC 9112, section 3.2.2).
         // Without the user name and password that it may hold.
         let named = request.uri().authority().and_then(|named| named.as_str().rsplit('@').next());
         let named = named.and_then(|named| HeaderValue::from_str(named).ok());
         if let Some(named) = named {
             headers.insert(HOST, named);
-        } else if !headers.contains_key(HOST) {
+        } else if headers.get(HOST).is_none_or(|host| protocol == Protocol::H2c && as_authority(host).is_none()) {
             headers.insert(HOST, authority.clone());
         }
         headers.insert(X_REQUEST_ID, id.clone());
         headers.append(X_FORWARDED_FOR, address_value(caller));
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        Self { method: request.method().clone(), target: Uri::from(path), headers }
+        let method = request.method().clone();
+        Self { method, target: path, headers, protocol, expects_continue, asks_to_switch }
     }
 
     /// The request with this body.
     pub fn request<B>(&self, body: B) -> Request<B> {
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.version_mut() = Version::HTTP_11;
         *request.headers_mut() = self.headers.clone();
+        match self.protocol {
+            Protocol::Http1 => {
+                *request.version_mut() = Version::HTTP_11;
+                *request.uri_mut() = Uri::from(self.target.clone());
+            }
+            Protocol::H2c => {
+                *request.version_mut() = Version::HTTP_2;
+                *request.uri_mut() = self.whole_target();
+                // Which the target holds (RFC 9113, section 8.3.1).
+                request.headers_mut().remove(HOST);
+                request.headers_mut().remove(CONNECTION);
+            }
+        }
         request
+    }
+
+    /// The target with the host in it.
+    fn whole_target(&self) -> Uri {
+        let mut parts = Parts::default();
+        parts.scheme = Some(Scheme::HTTP);
+        parts.path_and_query = Some(self.target.clone());
+        parts.authority = self.headers.get(HOST).and_then(as_authority);
+        // A path and a host that were each taken apart from a target are one together.
+        Uri::from_parts(parts).unwrap_or_else(|_| Uri::from(self.target.clone()))
+    }
+
+    /// Whether the caller waits to be told to send its body (RFC 9110, section 10.1.1).
+    #[must_use]
+    pub const fn expects_continue(&self) -> bool {
+        self.expects_continue
+    }
+
+    /// Whether the caller would like to speak another protocol after this request (RFC 9110, section 7.8).
+    #[must_use]
+    pub const fn asks_to_switch(&self) -> bool {
+        self.asks_to_switch
     }
 
     /// Whether doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
@@ -81,10 +138,47 @@ impl Outgoing {
     }
 }
 
+fn as_authority(host: &HeaderValue) -> Option<Authority> {
+    Authority::try_from(host.as_bytes()).ok()
+}
+
 /// Whether the caller takes fields after a body.
 fn takes_trailers(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(TE).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|coding| coding.trim().eq_ignore_ascii_case("trailers"))
+    tokens(headers, &TE).any(|coding| coding.eq_ignore_ascii_case("trailers"))
+}
+
+/// The members of a field that is a list, of all its lines.
+fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// To what the caller would like to switch. A request with a body is not switched, nor is one to HTTP/2: tasks that speak
+/// it do so from the start, and its requests would pass front unseen (RFC 9113, section 3.1, has withdrawn that switch).
+fn upgrade<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let is_asked = request.version() == Version::HTTP_11
+        && tokens(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
+        && !tokens(headers, &UPGRADE).any(|protocol| protocol.to_ascii_lowercase().starts_with("h2"))
+        && request.body().is_end_stream();
+    headers.get(UPGRADE).filter(|_| is_asked).cloned()
+}
+
+fn expects_continue<B: Body>(request: &Request<B>) -> bool {
+    let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    request.version() == Version::HTTP_11
+        && request.headers().get(EXPECT).is_some_and(is_expected)
+        && !request.body().is_end_stream()
+}
+
+/// HTTP/2 may split this one field, of which HTTP/1 has one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let all: Vec<_> = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if all.len() > 1
+        && let Ok(joined) = HeaderValue::from_bytes(&all.join(&b"; "[..]))
+    {
+        headers.insert(COOKIE, joined);
+    }
 }
 
 /// The request's own id: the caller's, or else a new one from this random number.
@@ -97,13 +191,7 @@ pub fn request_id<B>(request: &Request<B>, random: u128) -> HeaderValue {
 
 /// Takes out of an answer, or of a request, what was meant for one connection.
 pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
+    let named: Vec<HeaderName> = tokens(headers, &CONNECTION).filter_map(|name| name.parse().ok()).collect();
     // A length beside a transfer coding is a lie of the sender's, and the body is framed anew (RFC 9112, section 6.3).
     if headers.contains_key(TRANSFER_ENCODING) {
         headers.remove(CONTENT_LENGTH);
@@ -139,13 +227,18 @@ mod tests {
 
     const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
-    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
-        let mut request = Request::builder().uri(uri).body(()).unwrap();
+    /// What a task that speaks `protocol` gets.
+    fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        let mut request = Request::builder().uri(uri).body(String::new()).unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         let id = request_id(&request, 7);
-        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id).request(())
+        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol).request(())
+    }
+
+    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+        outgoing_by(Protocol::Http1, uri, headers)
     }
 
     fn values<'a>(request: &'a Request<()>, name: &str) -> Vec<&'a str> {
@@ -235,5 +328,36 @@ mod tests {
         assert_eq!(values(&outgoing("http://user:secret@shop/x", &[]), "host"), ["shop"]);
         assert_eq!(values(&outgoing("/", &[("host", "shop")]), "host"), ["shop"]);
         assert_eq!(values(&outgoing("/", &[]), "host"), ["back:1235"]);
+    }
+
+    #[test]
+    fn a_switch_of_protocols_passes_but_not_to_http_2_and_not_with_a_body() {
+        let asked = |protocol| [("host", "shop"), ("connection", "keep-alive, Upgrade"), ("upgrade", protocol)];
+        let request = outgoing("/", &asked("websocket"));
+        assert_eq!((values(&request, "upgrade"), values(&request, "connection")), (vec!["websocket"], vec!["upgrade"]));
+        for protocol in ["h2c", "websocket, H2C", "h2"] {
+            let request = outgoing("/", &asked(protocol));
+            assert!(values(&request, "upgrade").is_empty() && values(&request, "connection").is_empty(), "{protocol}");
+        }
+        assert!(values(&outgoing("/", &[("upgrade", "websocket")]), "upgrade").is_empty(), "it was not for us");
+        assert!(values(&outgoing_by(Protocol::H2c, "/", &asked("websocket")), "upgrade").is_empty());
+        let with_body = Request::builder().header("connection", "upgrade").header("upgrade", "websocket");
+        assert_eq!(upgrade(&with_body.body("body".to_owned()).unwrap()), None);
+    }
+
+    #[test]
+    fn cookies_that_came_apart_are_joined() {
+        let request = outgoing("/", &[("cookie", "a=b"), ("cookie", "c=d; e=f"), ("cookie", "g=h")]);
+        assert_eq!(values(&request, "cookie"), ["a=b; c=d; e=f; g=h"]);
+    }
+
+    #[test]
+    fn a_task_that_speaks_http_2_gets_the_host_in_the_target() {
+        let request = outgoing_by(Protocol::H2c, "/a?b", &[("host", "shop:81"), ("te", "trailers")]);
+        assert_eq!((request.uri().to_string(), request.version()), ("http://shop:81/a?b".to_owned(), Version::HTTP_2));
+        assert_eq!((values(&request, "host").len(), values(&request, "connection").len()), (0, 0));
+        assert_eq!(values(&request, "te"), ["trailers"], "gRPC asks for it");
+        let request = outgoing_by(Protocol::H2c, "/", &[("host", "no host")]);
+        assert_eq!(request.uri(), "http://back:1235/");
     }
 }

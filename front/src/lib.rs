@@ -7,6 +7,7 @@
 pub mod access;
 pub mod admin;
 pub mod backend;
+pub mod body;
 mod calls;
 pub mod cli;
 pub mod discovery;
@@ -17,3 +18,4 @@ pub mod metrics;
 pub mod resolver;
 pub mod retry;
 pub mod routes;
+mod tunnel;

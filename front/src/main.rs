@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use front::{
@@ -31,12 +30,16 @@ use tokio::{
 };
 use tracing::info;
 
+/// How many connections of those who run front there may be.
+const ADMIN_CONNECTIONS: usize = 64;
+
 fn main() -> ExitCode {
     process::run("front", |cli: &Cli| (cli.log_format, cli.log_level), serve)
 }
 
 async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error> {
     let limits = Limits {
+        protocol: cli.backend_protocol,
         connect_timeout: cli.connect_timeout,
         idle_timeout: cli.idle_timeout,
         max_age: cli.connection_max_age,
@@ -74,16 +77,26 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         url: cli.backend,
         discovery: Arc::clone(&discovery),
         backend: Arc::clone(&backend),
+        protocol: cli.backend_protocol,
         request_timeout: cli.request_timeout,
+        body_idle_timeout: cli.body_idle_timeout,
+        tunnel_idle_timeout: cli.tunnel_idle_timeout,
         answer_timeout: cli.answer_timeout,
         max_attempts: cli.max_attempts,
         budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
         metrics,
         permits: Arc::new(Semaphore::new(cli.max_in_flight)),
     });
+    let granted = server::Limits {
+        max_connections: cli.max_connections,
+        idle_timeout: cli.caller_idle_timeout,
+        head_timeout: cli.head_timeout,
+        body_idle_timeout: cli.body_idle_timeout,
+        drain_timeout: cli.drain_timeout,
+    };
     let handler = move |request, caller| Arc::clone(&front).answer(request, caller);
     tokio::select! {
-        stopped = server::serve(listener, phase, cli.drain_timeout, handler) => Ok(stopped),
+        stopped = server::serve(listener, phase, granted, handler) => Ok(stopped),
         never = refreshing => match never {},
         never = backend.sweep_for_ever() => match never {},
         never = admin => match never {},
@@ -105,7 +118,8 @@ async fn serve_admin(listen: Option<SocketAddr>, admin: Admin) -> Result<impl Fu
                 let answer = admin.answer(&request);
                 async { answer }
             };
-            server::serve(listener, phase, Duration::ZERO, handler).await;
+            let limits = server::Limits { max_connections: ADMIN_CONNECTIONS, ..server::Limits::default() };
+            server::serve(listener, phase, limits, handler).await;
         }
         std::future::pending().await
     })

@@ -12,6 +12,10 @@ pub enum Failure {
     /// The connection ended after the request, or a part of it, was written and before an answer began. The task may
     /// have acted on it.
     NoAnswer,
+    /// The task says that it has not acted on the request, though it was sent: it is leaving (HTTP/2 only).
+    Refused,
+    /// The caller's own body stalled. No task can help that.
+    LateBody,
     /// The caller's own body broke off or was malformed. No task can help that.
     BadBody,
     /// The answer was no HTTP. The task has acted on the request.
@@ -25,8 +29,8 @@ impl Failure {
     #[must_use]
     pub const fn may_have_been_sent(self) -> bool {
         match self {
-            Self::NotConnected | Self::NotSent => false,
-            Self::NoAnswer | Self::BadBody | Self::Garbage | Self::TimedOut => true,
+            Self::NotConnected | Self::NotSent | Self::Refused => false,
+            Self::NoAnswer | Self::LateBody | Self::BadBody | Self::Garbage | Self::TimedOut => true,
         }
     }
 }
@@ -42,9 +46,10 @@ pub const MOST_SENT: usize = 3;
 pub const fn may_retry(failure: Failure, is_idempotent: bool, is_replayable: bool, sent: usize) -> bool {
     match failure {
         Failure::NotConnected | Failure::NotSent => true,
+        Failure::Refused => is_replayable,
         Failure::NoAnswer => is_idempotent && is_replayable && sent < MOST_SENT,
         // Asking for more of the same would double the load on tasks that are late already; and the deadline is here.
-        Failure::TimedOut | Failure::Garbage | Failure::BadBody => false,
+        Failure::TimedOut | Failure::Garbage | Failure::LateBody | Failure::BadBody => false,
     }
 }
 

@@ -14,8 +14,11 @@ use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
     header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+    upgrade::{self, OnUpgrade},
 };
+use pin_project_lite::pin_project;
 use serde_json::json;
+use service::connection::Switched;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
@@ -24,14 +27,16 @@ use tracing::debug;
 
 use crate::{
     access::{Access, Outcome},
-    backend::{Answer, Backend},
-    calls::{Attempt, Calls, Gone, InFlight, Sendable},
+    backend::{Answer, Backend, Protocol},
+    body::{BodyError, Stalled, Timed},
+    calls::{Attempt, Calls, Gone, InFlight, Leave, Sendable},
     cli::BackendUrl,
     discovery::Discovery,
     endpoints::Empty,
     headers::{Outgoing, X_REQUEST_ID, objection, request_id},
     metrics::Metrics,
     retry::Budget,
+    tunnel,
 };
 
 /// The header in which a task says who it is.
@@ -49,10 +54,16 @@ pub struct Front {
     pub discovery: Arc<Discovery>,
     /// The connections to them.
     pub backend: Arc<Backend>,
+    /// What they speak.
+    pub protocol: Protocol,
     /// How long a request may take until its answer begins.
     pub request_timeout: Duration,
     /// How long one task may take before another is asked beside it, where that is safe.
     pub answer_timeout: Duration,
+    /// How long a body may bring nothing, in either direction.
+    pub body_idle_timeout: Duration,
+    /// How long caller and task may both say nothing, once they have switched to another protocol.
+    pub tunnel_idle_timeout: Duration,
     /// To how many addresses one request may go at the most.
     pub max_attempts: usize,
     /// How many requests may be sent twice.
@@ -85,7 +96,7 @@ impl Front {
 
     async fn ask_tasks(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         caller: SocketAddr,
         id: &HeaderValue,
     ) -> Response<AnswerBody> {
@@ -100,12 +111,14 @@ impl Front {
         };
         let deadline = Instant::now() + self.request_timeout;
         self.budget().request(Instant::now().into_std());
-        let outgoing = Outgoing::new(&request, caller.ip(), &self.url.authority, id);
-        let body = match self.take_body(request.into_body(), outgoing.is_idempotent(), deadline).await {
+        let outgoing = Arc::new(Outgoing::new(&request, caller.ip(), &self.url.authority, id, self.protocol));
+        let caller_side = outgoing.asks_to_switch().then(|| upgrade::on(&mut request));
+        let body = match self.take_body(request.into_body(), &outgoing, deadline).await {
             Ok(body) => body,
             Err((status, cause)) => return self.refuse(access, status, &cause, &[]),
         };
-        let mut calls = Calls { front: self, outgoing: &outgoing, body, tried: vec![], failed: vec![], sent: 0 };
+        let leave = Arc::new(Leave::default());
+        let mut calls = Calls { front: self, outgoing, body, tried: vec![], failed: vec![], sent: 0, leave };
         let result = calls.first_answer(deadline).await;
         access.attempts = calls.tried.len();
         match result {
@@ -113,24 +126,52 @@ impl Front {
                 access.status = Some(response.status());
                 access.address = Some(in_flight.address);
                 access.task_id = response.headers().get(TASK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-                response.map(|body| Either::Right(Passing { body, access, _in_flight: in_flight, _permit: permit }))
+                if let Some(caller_side) = caller_side
+                    && response.status() == StatusCode::SWITCHING_PROTOCOLS
+                {
+                    return self.switch(response, caller_side, access, (in_flight, permit));
+                }
+                let body_idle_timeout = self.body_idle_timeout;
+                response.map(|body| {
+                    let body = Timed::new(body, body_idle_timeout);
+                    Either::Right(Passing { body, access, in_flight, permit })
+                })
             }
             Err(Gone::Refused(status, cause)) => self.refuse(access, status, &cause, &calls.failed),
             Err(Gone::NobodyLeft) => self.nobody_left(access, &calls.failed),
         }
     }
 
-    /// The body of a request, here if it is small and may have to be sent again.
+    /// Lets caller and task speak to each other. `held` counts as in flight for as long as they do.
+    fn switch(
+        &self,
+        mut response: Response<Answer>,
+        caller_side: OnUpgrade,
+        access: Access,
+        held: (InFlight, OwnedSemaphorePermit),
+    ) -> Response<AnswerBody> {
+        let task_side = upgrade::on(&mut response);
+        let idle_timeout = self.tunnel_idle_timeout;
+        let mut response = response.map(|_nothing| Either::Left(Full::default()));
+        response.extensions_mut().insert(Switched::new(async move {
+            tunnel::join(caller_side, task_side, idle_timeout, access).await;
+            drop(held);
+        }));
+        response
+    }
+
+    /// The body of a request, here if it is small and may have to be sent again. One that waits for a task's leave does so.
     async fn take_body(
         &self,
         body: Incoming,
-        is_idempotent: bool,
+        outgoing: &Outgoing,
         deadline: Instant,
     ) -> Result<Sendable, (StatusCode, String)> {
         if body.is_end_stream() {
             return Ok(Sendable::AgainAndAgain(Bytes::new()));
         }
-        if !is_idempotent || body.size_hint().exact().is_none_or(|length| length > MOST_KEPT) {
+        let is_small = body.size_hint().exact().is_some_and(|length| length <= MOST_KEPT);
+        if !is_small || !outgoing.is_idempotent() || outgoing.expects_continue() {
             return Ok(Sendable::Once(Some(body)));
         }
         match timeout_at(deadline, body.collect()).await {
@@ -215,28 +256,40 @@ fn own(status: StatusCode, content_type: &'static str, body: String) -> Response
     response
 }
 
-/// A task's body on its way to the caller. Its end ends the request: in the log, and among those in flight.
-#[derive(Debug)]
-pub struct Passing {
-    body: Answer,
-    access: Access,
-    _in_flight: InFlight,
-    _permit: OwnedSemaphorePermit,
+pin_project! {
+    /// A task's body on its way to the caller. Its end ends the request: in the log, and among those in flight.
+    #[derive(Debug)]
+    pub struct Passing {
+        #[pin]
+        body: Timed<Answer>,
+        access: Access,
+        in_flight: InFlight,
+        permit: OwnedSemaphorePermit,
+    }
+
+    impl PinnedDrop for Passing {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            // The server does not ask again for a body that said it was at its end.
+            if this.access.outcome == Outcome::CallerGone && this.body.is_end_stream() {
+                this.access.outcome = Outcome::Answered;
+            }
+        }
+    }
 }
 
 impl Body for Passing {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.project();
+        let frame = ready!(this.body.poll_frame(context));
         match &frame {
-            Some(Ok(frame)) => self.access.bytes += frame.data_ref().map_or(0, Bytes::len),
-            Some(Err(_)) => self.access.outcome = Outcome::CutOff,
-            None => self.access.outcome = Outcome::Answered,
+            Some(Ok(frame)) => this.access.bytes += frame.data_ref().map_or(0, Bytes::len),
+            Some(Err(error)) if Stalled::is_behind(error.as_ref()) => this.access.outcome = Outcome::Stalled,
+            Some(Err(_)) => this.access.outcome = Outcome::CutOff,
+            None => this.access.outcome = Outcome::Answered,
         }
         Poll::Ready(frame)
     }
@@ -247,14 +300,5 @@ impl Body for Passing {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Passing {
-    fn drop(&mut self) {
-        // The server does not ask again for a body that said it was at its end.
-        if self.access.outcome == Outcome::CallerGone && self.body.is_end_stream() {
-            self.access.outcome = Outcome::Answered;
-        }
     }
 }

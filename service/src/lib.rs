@@ -3,6 +3,8 @@
 //!
 //! What they answer is their own.
 
+pub mod connection;
+mod pace;
 pub mod phase;
 pub mod process;
 pub mod server;

@@ -4,8 +4,9 @@ use std::{fmt::Display, io, net::SocketAddr, process::ExitCode};
 
 use clap::Parser;
 use console::log::{self, LogFormat};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{net::TcpListener, runtime::Builder, sync::watch};
-use tracing::{info, level_filters::LevelFilter, warn};
+use tracing::{debug, info, level_filters::LevelFilter, warn};
 
 use crate::{phase::Phase, server::Stopped, signals::Signals};
 
@@ -50,6 +51,7 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
     };
     let (format, level) = logs(&flags);
     log::start(format, level);
+    allow_descriptors();
     let event_loop = Builder::new_current_thread().enable_all().build().map_err(StartError::EventLoop);
     let stopped = event_loop.map_err(E::from).and_then(|event_loop| {
         event_loop.block_on(async {
@@ -74,6 +76,15 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
             log::tell(&format!("{name}: {error}"));
             OWN_FAILURE.into()
         }
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one: each connection takes one, and the soft one is 1,024 in many
+/// containers for the sake of programs that use `select`.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        debug!(%error, "the limit of open descriptors stays as it is");
     }
 }
 

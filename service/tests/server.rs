@@ -2,13 +2,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test itself does")]
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
-use http_body_util::Full;
-use hyper::{Request, Response, body::Bytes};
+use http_body_util::{BodyExt, Empty, Full, StreamBody, combinators::BoxBody};
+use hyper::{
+    Request, Response, StatusCode,
+    body::{Bytes, Frame, Incoming},
+    client::conn::http2::{self, SendRequest},
+    upgrade,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use service::{
+    connection::Switched,
     phase::{Asked, Phase},
-    server::{Stopped, serve},
+    server::{Limits, Stopped, serve},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +31,8 @@ const LONG: Duration = Duration::from_hours(1);
 /// How long anything may take before the test fails. Never waited for in a run that passes.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server of one route: `/slow` is answered when the test says so, everything else at once.
+/// A server: `/slow` is answered when the test says so, `/endless` has no end, `/switch` switches to an echo of one byte at a
+/// time, and everything else is answered at once.
 struct Server {
     address: SocketAddr,
     phase: watch::Sender<Phase>,
@@ -35,11 +43,15 @@ struct Server {
 
 impl Server {
     async fn start(drain_timeout: Duration) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::with(listener, Phase::Serving, drain_timeout)
+        Self::granting(Limits { drain_timeout, ..Limits::default() }).await
     }
 
-    fn with(listener: TcpListener, phase: Phase, drain_timeout: Duration) -> Self {
+    async fn granting(limits: Limits) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::with(listener, Phase::Serving, limits)
+    }
+
+    fn with(listener: TcpListener, phase: Phase, limits: Limits) -> Self {
         let address = listener.local_addr().unwrap();
         let (phase, watched) = watch::channel(phase);
         let (asked, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
@@ -47,15 +59,30 @@ impl Server {
         let handler = move |request: Request<_>, _| {
             let (told, gate) = (Arc::clone(&told), Arc::clone(&gate));
             async move {
-                if request.uri().path() == "/slow" {
-                    told.notify_one();
-                    gate.notified().await;
+                match request.uri().path() {
+                    "/slow" => {
+                        told.notify_one();
+                        gate.notified().await;
+                    }
+                    "/endless" => {
+                        told.notify_one();
+                        return Response::new(endless(gate));
+                    }
+                    "/switch" => return switch(request),
+                    _ => {}
                 }
-                Response::new(Full::new(Bytes::from_static(b"answer")))
+                Response::new(Full::new(Bytes::from_static(b"answer")).boxed())
             }
         };
-        let serving = tokio::spawn(serve(listener, watched, drain_timeout, handler));
+        let serving = tokio::spawn(serve(listener, watched, limits, handler));
         Self { address, phase, asked, release, serving }
+    }
+
+    async fn connect_http_2(&self) -> SendRequest<Empty<Bytes>> {
+        let stream = TokioIo::new(TcpStream::connect(self.address).await.unwrap());
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        sender
     }
 
     fn ask(&self, asked: Asked) {
@@ -69,6 +96,43 @@ impl Server {
     async fn stopped(self) -> Stopped {
         timeout(PATIENCE, self.serving).await.expect("the server stops").unwrap()
     }
+}
+
+/// Zeros for as long as somebody takes them. It is told when nobody does any more.
+fn endless(gone: Arc<Notify>) -> BoxBody<Bytes, Infallible> {
+    struct Gone(Arc<Notify>);
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+    let gone = Gone(gone);
+    let frames = futures_util::stream::repeat_with(move || {
+        let _held = &gone;
+        Ok(Frame::data(Bytes::from_static(&[0; 16 * 1024])))
+    });
+    BodyExt::boxed(StreamBody::new(frames))
+}
+
+fn switch(mut request: Request<Incoming>) -> Response<BoxBody<Bytes, Infallible>> {
+    let switched = upgrade::on(&mut request);
+    let mut response = Response::new(Empty::new().boxed());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    response.headers_mut().insert("connection", "upgrade".parse().unwrap());
+    response.headers_mut().insert("upgrade", "echo".parse().unwrap());
+    response.extensions_mut().insert(Switched::new(async move {
+        let mut stream = TokioIo::new(switched.await.unwrap());
+        while let Ok(byte) = stream.read_u8().await {
+            if stream.write_u8(byte).await.is_err() {
+                break;
+            }
+        }
+    }));
+    response
+}
+
+fn get(address: SocketAddr, path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("http://{address}{path}")).body(Empty::new()).unwrap()
 }
 
 struct Client(TcpStream);
@@ -174,7 +238,7 @@ async fn whoever_waits_to_be_accepted_is_answered() {
         client.send("/").await;
         clients.push(client);
     }
-    let server = Server::with(listener, Phase::Stopping, LONG);
+    let server = Server::with(listener, Phase::Stopping, Limits::default());
     for client in &mut clients {
         client.receive().await;
     }
@@ -228,5 +292,129 @@ async fn a_head_without_end_is_refused_and_takes_no_more_memory() {
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap();
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn http_2_is_served_on_the_same_port_and_each_request_is_finished_when_it_stops() {
+    let server = Server::start(LONG).await;
+    let mut sender = server.connect_http_2().await;
+    let answer = sender.send_request(get(server.address, "/")).await.unwrap();
+    assert_eq!(answer.version(), hyper::Version::HTTP_2);
+    let in_flight = sender.send_request(get(server.address, "/slow"));
+    let in_flight = tokio::spawn(in_flight);
+    server.asked.notified().await;
+    server.ask(Asked::Stop);
+    server.release.notify_one();
+    let answer = timeout(PATIENCE, in_flight).await.unwrap().unwrap().unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "answer");
+    assert_eq!(server.stopped().await, Stopped { cut_off: 0 });
+}
+
+#[tokio::test]
+async fn a_lame_duck_sends_callers_of_http_2_away_and_answers_new_ones_once() {
+    let server = Server::start(LONG).await;
+    let mut idle = server.connect_http_2().await;
+    idle.send_request(get(server.address, "/")).await.unwrap();
+    server.ask(Asked::LameDuck);
+    let is_sent_away = async |sender: &mut SendRequest<_>| {
+        let gone = async {
+            while sender.ready().await.is_ok() && !sender.is_closed() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, gone).await.expect("it is told to go");
+    };
+    is_sent_away(&mut idle).await;
+    let mut new = server.connect_http_2().await;
+    assert_eq!(new.send_request(get(server.address, "/")).await.unwrap().status(), 200);
+    is_sent_away(&mut new).await;
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_told_to_come_again_and_then_served() {
+    let server = Server::granting(Limits { max_connections: 2, ..Limits::default() }).await;
+    let mut within = Vec::new();
+    for _ in 0..2 {
+        let mut client = server.connect().await;
+        client.send("/").await;
+        client.receive().await;
+        within.push(client);
+    }
+    let mut beyond = server.connect().await;
+    beyond.send("/").await;
+    let mut answer = String::new();
+    timeout(PATIENCE, beyond.0.read_to_string(&mut answer)).await.expect("it is closed").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("\r\nretry-after: 1\r\n"), "{answer}");
+    within[0].send("/").await;
+    within[0].receive().await;
+    within.pop();
+    let comes_again = async {
+        loop {
+            let mut client = server.connect().await;
+            client.send("/").await;
+            let mut answer = [0; 12];
+            client.0.read_exact(&mut answer).await.unwrap();
+            if &answer == b"HTTP/1.1 200" {
+                break;
+            }
+        }
+    };
+    timeout(PATIENCE, comes_again).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn a_slow_head_ends_its_connection_and_an_idle_one_may_wait_longer() {
+    let head_timeout = Duration::from_millis(100);
+    let server = Server::granting(Limits { head_timeout, ..Limits::default() }).await;
+    let mut idle = server.connect().await;
+    idle.send("/").await;
+    idle.receive().await;
+    let mut slow = server.connect().await;
+    slow.send("/").await;
+    slow.receive().await;
+    slow.0.write_all(b"GET / HTTP/1.1\r\nhost: ").await.unwrap();
+    assert!(slow.is_closed().await);
+    let mut slow = server.connect().await;
+    slow.0.write_all(b"GET / HT").await.unwrap();
+    assert!(slow.is_closed().await);
+    idle.send("/").await;
+    idle.receive().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_never_begins_is_closed() {
+    let server = Server::granting(Limits { idle_timeout: Duration::from_millis(100), ..Limits::default() }).await;
+    let mut silent = server.connect().await;
+    assert!(silent.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_caller_that_takes_nothing_is_cut_off() {
+    let body_idle_timeout = Duration::from_millis(300);
+    let server = Server::granting(Limits { body_idle_timeout, ..Limits::default() }).await;
+    let mut client = server.connect().await;
+    client.send("/endless").await;
+    timeout(PATIENCE, server.release.notified()).await.expect("nobody waits for it");
+}
+
+#[tokio::test]
+async fn what_a_connection_switched_to_is_finished_when_it_stops_or_cut_off_in_the_end() {
+    for (drain_timeout, ends, cut_off) in [(LONG, true, 0), (Duration::from_millis(100), false, 1)] {
+        let server = Server::start(drain_timeout).await;
+        let mut client = server.connect().await;
+        let request = b"GET /switch HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n!";
+        client.0.write_all(request).await.unwrap();
+        let mut answer = String::new();
+        while !answer.ends_with("\r\n\r\n!") {
+            answer.push(char::from(timeout(PATIENCE, client.0.read_u8()).await.unwrap().unwrap()));
+        }
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        server.ask(Asked::Stop);
+        client.0.write_all(b"x").await.unwrap();
+        assert_eq!(timeout(PATIENCE, client.0.read_u8()).await.unwrap().unwrap(), b'x');
+        let stays = (!ends).then_some(client);
+        assert_eq!(server.stopped().await, Stopped { cut_off });
+        drop(stays);
     }
 }

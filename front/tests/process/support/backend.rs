@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{PATIENCE, eventually};
+use super::eventually;
 
 /// A test's own network: addresses that share one free port.
 pub(crate) struct Network {
@@ -170,7 +170,7 @@ impl Task {
                 echo(request, host)
             }
         };
-        let serving = tokio::spawn(server::serve(listener, watched, PATIENCE, handler));
+        let serving = tokio::spawn(server::serve(listener, watched, server::Limits::default(), handler));
         Self { phase, requests, callers, release, serving }
     }
 

@@ -1,0 +1,243 @@
+//! The patience that a connection has with its caller. hyper has one timer for a head that comes slowly and for a
+//! connection that is idle, and these need different times.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{Instant, Sleep, sleep},
+};
+
+/// How a connection of HTTP/2 begins (RFC 9113, section 3.4).
+const HTTP_2: &[u8] = b"PRI";
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Waiting {
+    /// For the first byte.
+    #[default]
+    ToBegin,
+    /// For the next request.
+    Idle,
+    /// For the rest of a request's head.
+    ForHead,
+    /// For an answer, and for the caller to take it.
+    ForAnswer,
+    /// For several things at once, as HTTP/2 does, or for what is not HTTP: this is not where its time ends.
+    Otherwise,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: Waiting,
+    is_used: bool,
+}
+
+/// What a connection is waiting for, shared by whoever reads from it and whoever answers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pace(Arc<Mutex<State>>);
+
+impl Pace {
+    /// A request has come. Its answer has been sent when what this returns is dropped.
+    pub(crate) fn request(&self, is_alone: bool) -> Answering {
+        let mut state = self.state();
+        state.is_used = true;
+        state.waiting = if is_alone { Waiting::ForAnswer } else { Waiting::Otherwise };
+        Answering(self.clone())
+    }
+
+    /// Whether a request has ever come.
+    pub(crate) fn is_used(&self) -> bool {
+        self.state().is_used
+    }
+
+    /// Whether its time ends elsewhere: it carries several requests at once.
+    pub(crate) fn is_free(&self) -> bool {
+        self.state().waiting == Waiting::Otherwise
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it holds the lock, so whatever is in there is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that is being answered.
+#[derive(Debug)]
+pub(crate) struct Answering(Pace);
+
+impl Answering {
+    /// What follows the answer is no HTTP.
+    pub(crate) fn switches(&self) {
+        self.0.state().waiting = Waiting::Otherwise;
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        if state.waiting == Waiting::ForAnswer {
+            state.waiting = Waiting::Idle;
+        }
+    }
+}
+
+/// A stream that fails with [`io::ErrorKind::TimedOut`] where its caller takes too long to begin, or to send a head once it
+/// has begun.
+#[derive(Debug)]
+pub(crate) struct Paced<S> {
+    stream: S,
+    pace: Pace,
+    head_timeout: Duration,
+    runs_out: Pin<Box<Sleep>>,
+}
+
+impl<S> Paced<S> {
+    /// A stream whose caller may take `begin_timeout` for its first byte, and `head_timeout` for the rest of each head.
+    pub(crate) fn new(stream: S, pace: Pace, begin_timeout: Duration, head_timeout: Duration) -> Self {
+        Self { stream, pace, head_timeout, runs_out: Box::pin(sleep(begin_timeout)) }
+    }
+
+    /// Takes note of what was read.
+    fn have_read(&mut self, bytes: &[u8]) {
+        let mut state = self.pace.state();
+        let is_first = match state.waiting {
+            Waiting::ToBegin => true,
+            Waiting::Idle => false,
+            Waiting::ForHead | Waiting::ForAnswer | Waiting::Otherwise => return,
+        };
+        if is_first && bytes.starts_with(HTTP_2) {
+            state.waiting = Waiting::Otherwise;
+        } else {
+            state.waiting = Waiting::ForHead;
+            drop(state);
+            self.runs_out.as_mut().reset(Instant::now() + self.head_timeout);
+        }
+    }
+
+    fn has_run_out(&mut self, context: &mut Context<'_>) -> bool {
+        let waiting = self.pace.state().waiting;
+        match waiting {
+            Waiting::ToBegin | Waiting::ForHead => self.runs_out.as_mut().poll(context).is_ready(),
+            Waiting::Idle | Waiting::ForAnswer | Waiting::Otherwise => false,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = into.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, into);
+        if read.is_pending() {
+            let error = || io::Error::new(io::ErrorKind::TimedOut, "the head of a request took too long");
+            return if self.has_run_out(context) { Poll::Ready(Err(error())) } else { Poll::Pending };
+        }
+        if into.filled().len() > before {
+            self.have_read(&into.filled()[before..]);
+        }
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Paced<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    const BEGIN: Duration = Duration::from_secs(75);
+    const HEAD: Duration = Duration::from_secs(10);
+
+    fn paced() -> (DuplexStream, Paced<DuplexStream>, Pace) {
+        let (caller, stream) = duplex(1024);
+        let pace = Pace::default();
+        (caller, Paced::new(stream, pace.clone(), BEGIN, HEAD), pace)
+    }
+
+    /// When reading failed for want of patience; None if it would have gone on for a day.
+    async fn fails_after(stream: &mut Paced<DuplexStream>) -> Option<Duration> {
+        let started = Instant::now();
+        let mut bytes = [0; 64];
+        let reading = async {
+            while let Ok(read) = stream.read(&mut bytes).await {
+                assert_ne!(read, 0, "the caller is still there");
+            }
+        };
+        tokio::time::timeout(Duration::from_hours(24), reading).await.ok().map(|()| started.elapsed())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_says_nothing_is_waited_for_until_it_should_have_begun() {
+        let (_caller, mut stream, _) = paced();
+        assert_eq!(fails_after(&mut stream).await.map(|time| time.as_secs()), Some(75));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_has_its_time_from_its_first_byte_on_however_often_another_one_comes() {
+        let (mut caller, mut stream, _) = paced();
+        let trickle = tokio::spawn(async move {
+            while caller.write_all(b"x").await.is_ok() {
+                sleep(Duration::from_secs(3)).await;
+            }
+        });
+        assert_eq!(fails_after(&mut stream).await.map(|time| time.as_secs()), Some(10));
+        trickle.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_may_take_as_long_as_it_takes_and_then_the_next_head_has_its_time() {
+        let (mut caller, mut stream, pace) = paced();
+        caller.write_all(b"GET").await.unwrap();
+        stream.read_u8().await.unwrap();
+        let answering = pace.request(true);
+        assert_eq!(fails_after(&mut stream).await, None);
+        drop(answering);
+        assert_eq!(fails_after(&mut stream).await, None, "hyper looks after a connection that is idle");
+        caller.write_all(b"GET").await.unwrap();
+        assert_eq!(fails_after(&mut stream).await.map(|time| time.as_secs()), Some(10));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_of_http_2_and_those_that_switched_are_left_alone() {
+        let (mut caller, mut stream, _) = paced();
+        caller.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        assert_eq!(fails_after(&mut stream).await, None);
+
+        let (mut caller, mut stream, pace) = paced();
+        pace.request(true).switches();
+        caller.write_all(b"hello").await.unwrap();
+        assert_eq!(fails_after(&mut stream).await, None);
+    }
+}
