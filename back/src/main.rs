@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, StartError> {
     let identity = Arc::new(Identity::discover(cli.task_id, cli.revision, cli.metadata_uri.as_ref()).await);
-    let (listener, address) = process::listen(cli.listen).await?;
+    let (listener, address) = process::listen(cli.listen)?;
     info!(%address, task_id = identity.task_id, revision = identity.revision, "serving");
     let handler = move |request: Request<_>, _caller| {
         let identity = Arc::clone(&identity);

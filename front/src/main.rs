@@ -70,8 +70,8 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         }
     };
     let admin = Admin { discovery: Arc::clone(&discovery), metrics: Arc::clone(&metrics), phase: phase.clone() };
-    let admin = serve_admin(cli.admin_listen, admin).await?;
-    let (listener, address) = process::listen(cli.listen).await?;
+    let admin = serve_admin(cli.admin_listen, admin)?;
+    let (listener, address) = process::listen(cli.listen)?;
     info!(%address, backend = %cli.backend, "serving");
     let front = Arc::new(Front {
         url: cli.backend,
@@ -79,6 +79,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         backend: Arc::clone(&backend),
         protocol: cli.backend_protocol,
         request_timeout: cli.request_timeout,
+        continue_timeout: cli.continue_timeout,
         body_idle_timeout: cli.body_idle_timeout,
         tunnel_idle_timeout: cli.tunnel_idle_timeout,
         answer_timeout: cli.answer_timeout,
@@ -104,9 +105,9 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
 }
 
 /// Answers those who run front for as long as the process lives: also while it stops, when it matters most.
-async fn serve_admin(listen: Option<SocketAddr>, admin: Admin) -> Result<impl Future<Output = Infallible>, Error> {
+fn serve_admin(listen: Option<SocketAddr>, admin: Admin) -> Result<impl Future<Output = Infallible>, Error> {
     let listener = match listen {
-        Some(address) => Some(process::listen(address).await?),
+        Some(address) => Some(process::listen(address)?),
         None => None,
     };
     let admin = Arc::new(admin);

@@ -5,13 +5,21 @@ use std::{fmt::Display, io, net::SocketAddr, process::ExitCode};
 use clap::Parser;
 use console::log::{self, LogFormat};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{net::TcpListener, runtime::Builder, sync::watch};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    runtime::Builder,
+    sync::watch,
+};
 use tracing::{debug, info, level_filters::LevelFilter, warn};
 
 use crate::{phase::Phase, server::Stopped, signals::Signals};
 
 /// The exit code of a service that could not start. One that was stopped ends with 0.
 const OWN_FAILURE: u8 = 125;
+
+/// Connections that the kernel keeps until they are accepted, as far as its own limit (net.core.somaxconn) goes. The standard
+/// library's 128 overflow when many callers come at once, and whose packet was dropped tries again after a second.
+const QUEUE: u32 = 4096;
 
 /// Why a service could not start. Its text says what, which value, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -93,9 +101,15 @@ fn allow_descriptors() {
 /// # Errors
 ///
 /// [`StartError::Listen`] if the kernel refuses.
-pub async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
-    let failed = |source| StartError::Listen { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let address = listener.local_addr().map_err(failed)?;
-    Ok((listener, address))
+pub fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let listening = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        // Whoever was here before has left connections behind that take a minute to go.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let listener = socket.listen(QUEUE)?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    };
+    listening().map_err(|source| StartError::Listen { address, source })
 }

@@ -418,3 +418,15 @@ async fn what_a_connection_switched_to_is_finished_when_it_stops_or_cut_off_in_t
         drop(stays);
     }
 }
+
+#[tokio::test]
+async fn many_who_come_at_once_are_queued_until_they_are_accepted() {
+    let (_listener, address) = service::process::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let coming = async {
+        let mut queue = Vec::new();
+        for _ in 0..300 {
+            queue.push(TcpStream::connect(address).await.unwrap());
+        }
+    };
+    timeout(PATIENCE, coming).await.expect("nobody is left waiting");
+}
