@@ -6,7 +6,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -47,8 +50,9 @@ const MOST_KEPT: usize = 128;
 /// many (RFC 9113, section 6.5.2), and all of them suffer when its packets are lost.
 const MOST_STREAMS: usize = 100;
 
-/// How often one request looks for a connection of HTTP/2 with a stream to spare, before it waits for one.
-const MOST_LOOKS: usize = 8;
+/// How often one request looks for a connection of HTTP/2 that is not full before it takes a full one: more often than as
+/// many requests as may be in flight fill one.
+const MOST_LOOKS: usize = 64;
 
 /// How often a connection of HTTP/2 with requests in flight is asked whether the task is still there, and how long that may
 /// take: TCP alone says nothing about a process that hangs.
@@ -135,15 +139,31 @@ struct Open {
 #[derive(Debug)]
 enum Sender {
     Http1(http1::SendRequest<RequestBody>),
-    /// Each of its users holds one of the second, besides the one that is kept.
-    H2c(http2::SendRequest<RequestBody>, Arc<()>),
+    H2c(http2::SendRequest<RequestBody>, Using),
 }
 
-/// A connection that several use at once.
+/// One of those who use a connection of HTTP/2: its requests in flight, and the pool.
+#[derive(Debug)]
+struct Using(Arc<AtomicUsize>);
+
+impl Using {
+    fn one_of(users: &Arc<AtomicUsize>) -> Self {
+        users.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(users))
+    }
+}
+
+impl Drop for Using {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection of HTTP/2 that can be used.
 #[derive(Clone, Debug)]
 struct Multiplexed {
     sender: http2::SendRequest<RequestBody>,
-    users: Arc<()>,
+    users: Arc<AtomicUsize>,
     ends_at: Instant,
     driver: AbortHandle,
 }
@@ -153,14 +173,15 @@ impl Multiplexed {
         let (ends_at, driver) = (open.ends_at, open.driver.clone());
         match &open.sender {
             Sender::Http1(_) => None,
-            Sender::H2c(sender, users) => {
-                Some(Self { sender: sender.clone(), users: Arc::clone(users), ends_at, driver })
+            Sender::H2c(sender, using) => {
+                Some(Self { sender: sender.clone(), users: Arc::clone(&using.0), ends_at, driver })
             }
         }
     }
 
-    fn open(self) -> Open {
-        Open { sender: Sender::H2c(self.sender, self.users), ends_at: self.ends_at, driver: self.driver }
+    fn used(self) -> Open {
+        let sender = Sender::H2c(self.sender, Using::one_of(&self.users));
+        Open { sender, ends_at: self.ends_at, driver: self.driver }
     }
 }
 
@@ -186,7 +207,7 @@ impl Sender {
     fn is_ready(&self) -> bool {
         match self {
             Self::Http1(sender) => sender.is_ready(),
-            Self::H2c(sender, users) => sender.is_ready() && Arc::strong_count(users) <= MOST_STREAMS,
+            Self::H2c(sender, using) => sender.is_ready() && using.0.load(Ordering::Relaxed) <= MOST_STREAMS,
         }
     }
 }
@@ -313,7 +334,7 @@ impl Backend {
                 let is_fit = |kept: &&mut Kept| kept.is_good(&self.limits) && kept.open.sender.is_ready();
                 let last = kept.iter_mut().rev().find(is_fit)?;
                 last.used_at = Instant::now();
-                Multiplexed::of(&last.open).map(Multiplexed::open)
+                Multiplexed::of(&last.open).map(Multiplexed::used)
             }
         }
     }
@@ -348,7 +369,7 @@ impl Backend {
                     .handshake(stream)
                     .await
                     .map_err(|error| in_words(&error))?;
-                (Sender::H2c(sender, Arc::new(())), self.drive(address, connection))
+                (Sender::H2c(sender, Using::one_of(&Arc::default())), self.drive(address, connection))
             }
         };
         let ends_at = Instant::now() + self.limits.max_age.mul_f64(0.9 + 0.2 * fastrand::f64());
@@ -379,7 +400,7 @@ impl Backend {
             }
             // DNS has dropped the address, so that its connections are not kept; or there are very few streams.
             if looks == MOST_LOOKS || !self.lock().kept.contains_key(&address) {
-                return Ok(open.open());
+                return Ok(open.used());
             }
         }
     }

@@ -33,9 +33,6 @@ use crate::{
     routes::Front,
 };
 
-/// How long a task may take to say whether it wants a body that waits for it. Many never say so; curl waits as long.
-const CONTINUE_WAIT: Duration = Duration::from_secs(1);
-
 /// One address that was asked in vain.
 pub(crate) struct Attempt {
     pub(crate) address: SocketAddr,
@@ -78,11 +75,11 @@ pub(crate) struct Leave {
 }
 
 impl Leave {
-    /// Ends when the task says that the body is to come, or says nothing.
-    fn signal(self: &Arc<Self>) -> Signal {
+    /// Ends when the task says that the body is to come, or says nothing for `limit`.
+    fn signal(self: &Arc<Self>, limit: Duration) -> Signal {
         let leave = Arc::clone(self);
         Box::pin(async move {
-            let _none_said = timeout(CONTINUE_WAIT, leave.said.notified()).await;
+            let _nothing_said = timeout(limit, leave.said.notified()).await;
             leave.is_sent.store(true, Ordering::Relaxed);
         })
     }
@@ -200,7 +197,7 @@ impl Calls<'_> {
     fn request(&mut self) -> Option<Request<RequestBody>> {
         let body = match &mut self.body {
             Sendable::Once(body) => {
-                let signal = self.outgoing.expects_continue().then(|| self.leave.signal());
+                let signal = self.outgoing.expects_continue().then(|| self.leave.signal(self.front.continue_timeout));
                 RequestBody::streamed(body.take()?, signal, self.front.body_idle_timeout)
             }
             Sendable::AgainAndAgain(body) => RequestBody::whole(body.clone()),

@@ -149,6 +149,11 @@ pub struct Cli {
     #[arg(long, env = "FRONT_BODY_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1m")]
     pub body_idle_timeout: Duration,
 
+    /// How long a body that waits to be asked for (Expect: 100-continue) is withheld from a task that does not ask. Many never
+    /// do. Too long: requests to those take as much longer.
+    #[arg(long, env = "FRONT_CONTINUE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    pub continue_timeout: Duration,
+
     /// How long a WebSocket, or another protocol that was switched to, may be silent in both directions before it is closed.
     /// 0: for ever. Each counts as a request in flight.
     #[arg(long, env = "FRONT_TUNNEL_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1h")]

@@ -60,6 +60,8 @@ pub struct Front {
     pub request_timeout: Duration,
     /// How long one task may take before another is asked beside it, where that is safe.
     pub answer_timeout: Duration,
+    /// How long a task may take to say whether it wants a body that waits for it.
+    pub continue_timeout: Duration,
     /// How long a body may bring nothing, in either direction.
     pub body_idle_timeout: Duration,
     /// How long caller and task may both say nothing, once they have switched to another protocol.

@@ -8,5 +8,6 @@ mod discovery;
 mod failures;
 mod operation;
 mod passing;
+mod protocols;
 mod retry;
 mod support;
