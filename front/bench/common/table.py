@@ -1,0 +1,12 @@
+"""An aligned table."""
+
+
+def show(title, rows, left, missing=()):
+    """The first row is the heading; the first `left` columns are words, the others numbers. What is missing is named."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    print(title)
+    for row in rows:
+        cells = zip(row, widths)
+        print("  ".join(cell.ljust(width) if n < left else cell.rjust(width) for n, (cell, width) in enumerate(cells)).rstrip(), flush=True)
+    if missing:
+        print(f"left out: {', '.join(missing)}")
