@@ -188,12 +188,13 @@ def find(name):
     return max(files, key=os.path.getsize, default=None)
 
 
-def arguments(doc, *binaries):
-    """The command line that all scripts share: the binaries, and of which peers."""
+def arguments(doc, *binaries, peers=("nginx", "haproxy", "envoy", "caddy")):
+    """The command line that all scripts share: the binaries, and which proxies."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     for binary in binaries:
         parser.add_argument(binary, help=f"the binary of {binary}, such as target/release/{binary}")
-    parser.add_argument("--proxies", default=",".join(MAKE), help="which, separated by commas [default: %(default)s]")
+    if peers:
+        parser.add_argument("--proxies", default=",".join(["front", *peers]), help="which, separated by commas [default: %(default)s]")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""An aligned table."""
+"""Aligned tables."""
 
 
 def show(title, rows, left, missing=()):
@@ -6,7 +6,12 @@ def show(title, rows, left, missing=()):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     print(title)
     for row in rows:
-        cells = zip(row, widths)
-        print("  ".join(cell.ljust(width) if n < left else cell.rjust(width) for n, (cell, width) in enumerate(cells)).rstrip(), flush=True)
+        line(row, widths, left)
     if missing:
         print(f"left out: {', '.join(missing)}")
+
+
+def line(cells, widths, left):
+    cells = [cell.ljust(width) if n < left else cell.rjust(width) for n, (cell, width) in enumerate(zip(cells, widths))]
+    # Somebody may be waiting for it.
+    print("  ".join(cells).rstrip(), flush=True)
