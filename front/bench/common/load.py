@@ -11,7 +11,7 @@ GIVE_UP = 12  # seconds
 @dataclass(slots=True)
 class Answer:
     method: str
-    # Seconds after the start of the load.
+    # On the clock of time.monotonic.
     at: float
     took: float
     # Its status, or what kept it from having one.
@@ -47,7 +47,7 @@ async def exchange(listen, method, path="/", body=b"", pace=None):
         writer.close()
 
 
-async def ask(start, listen, method, give_up=GIVE_UP, **rest):
+async def ask(listen, method, give_up=GIVE_UP, **rest):
     began, task = time.monotonic(), ""
     try:
         async with asyncio.timeout(give_up):
@@ -56,7 +56,7 @@ async def ask(start, listen, method, give_up=GIVE_UP, **rest):
         outcome = "time out"
     except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError):
         outcome = "broken off"
-    return Answer(method, began - start, time.monotonic() - began, outcome, task)
+    return Answer(method, began, time.monotonic() - began, outcome, task)
 
 
 async def in_time(start, rate, seconds, events=()):
@@ -74,7 +74,7 @@ async def open_loop(listen, rate, seconds, methods, events=()):
     async for number in in_time(start, rate, seconds, events):
         method = methods[number % len(methods)]
         body = b"hi" if method == "POST" else b""
-        asked.append(asyncio.create_task(ask(start, listen, method, body=body)))
+        asked.append(asyncio.create_task(ask(listen, method, body=body)))
     return await asyncio.gather(*asked)
 
 
