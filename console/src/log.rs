@@ -2,6 +2,7 @@
 //! dropped, since a log that nobody reads must stop neither a request nor PID 1.
 
 use std::{
+    cell::RefCell,
     io::{self, IoSlice, IsTerminal, Write},
     os::fd::{AsFd, BorrowedFd},
     sync::OnceLock,
@@ -53,6 +54,55 @@ pub fn start(format: LogFormat, level: LevelFilter) {
     }
 }
 
+thread_local! {
+    /// What this thread gathers, if it does.
+    static GATHERED: RefCell<Option<Gathered>> = const { RefCell::new(None) };
+}
+
+/// Whole lines that are still to be written, together not longer than a pipe takes whole.
+#[derive(Default)]
+struct Gathered(Vec<u8>);
+
+impl Gathered {
+    /// Adds a line. What was gathered goes to `write` first if there is no room for it.
+    fn add(&mut self, line: &[u8], write: impl FnOnce(&[u8])) {
+        if self.0.len() + line.len() > PIPE_BUF {
+            self.hand_over(write);
+        }
+        self.0.extend_from_slice(line);
+    }
+
+    fn hand_over(&mut self, write: impl FnOnce(&[u8])) {
+        if !self.0.is_empty() {
+            write(&self.0);
+            self.0.clear();
+        }
+    }
+}
+
+/// From now on this thread gathers its lines until [`flush`], or until there is no room: an event loop that answers many
+/// requests in one turn need not ask the kernel for each of them.
+pub fn gather() {
+    GATHERED.set(Some(Gathered::default()));
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        flush();
+        report(panic);
+    }));
+}
+
+/// Writes what this thread has gathered. To be called before it waits for anything.
+pub fn flush() {
+    // Fails only if the thread is about to end, or if it panicked in here.
+    let _ = GATHERED.try_with(|gathered| {
+        if let Ok(mut gathered) = gathered.try_borrow_mut()
+            && let Some(gathered) = gathered.as_mut()
+        {
+            gathered.hand_over(write_lines);
+        }
+    });
+}
+
 /// A level by name.
 ///
 /// # Errors
@@ -72,6 +122,7 @@ pub fn level(text: &str) -> Result<LevelFilter, &'static str> {
 /// Tells a person who reads stderr: one line, as it is.
 pub fn tell(line: &str) {
     let _ = Stderr.write_all(format!("{line}\n").as_bytes());
+    flush();
 }
 
 /// Standard error, dropping what cannot be written at once.
@@ -81,18 +132,30 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let stderr = io::stderr().lock();
-        let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
-        let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
-            && ready[0].revents().is_some_and(|events| events == PollFlags::POLLOUT);
-        if writable {
-            write_now(stderr.as_fd(), stderr_is_pipe(), &line[..line.len().min(PIPE_BUF)]);
+        let piece = &line[..line.len().min(PIPE_BUF)];
+        let is_gathered = GATHERED.try_with(|gathered| {
+            let Ok(mut gathered) = gathered.try_borrow_mut() else { return false };
+            gathered.as_mut().map(|gathered| gathered.add(piece, write_lines)).is_some()
+        });
+        if is_gathered != Ok(true) {
+            write_lines(piece);
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+/// Writes lines, together not longer than a pipe takes whole, or drops them if nobody takes them.
+fn write_lines(lines: &[u8]) {
+    let stderr = io::stderr().lock();
+    let mut ready = [PollFd::new(stderr.as_fd(), PollFlags::POLLOUT)];
+    let writable = poll(&mut ready, PollTimeout::ZERO).is_ok()
+        && ready[0].revents().is_some_and(|events| events == PollFlags::POLLOUT);
+    if writable {
+        write_now(stderr.as_fd(), stderr_is_pipe(), lines);
     }
 }
 
@@ -121,6 +184,19 @@ fn stderr_is_pipe() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_gathered_whole_and_in_order_until_there_is_no_room_or_somebody_asks() {
+        let (mut gathered, mut written) = (Gathered::default(), Vec::new());
+        for line in 0..100 {
+            gathered.add(format!("{line:0>99}\n").as_bytes(), |lines| written.push(lines.to_vec()));
+        }
+        assert_eq!(written.iter().map(Vec::len).collect::<Vec<_>>(), [4000, 4000]);
+        gathered.hand_over(|lines| written.push(lines.to_vec()));
+        gathered.hand_over(|_| panic!("there is nothing left"));
+        let text = String::from_utf8(written.concat()).unwrap();
+        assert!(text.lines().map(|line| line.parse::<usize>().unwrap()).eq(0..100));
+    }
 
     #[test]
     fn a_pipe_that_somebody_has_filled_meanwhile_is_not_waited_for() {

@@ -4,11 +4,13 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
-    body::Body,
     header::{
         CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
     },
-    http::uri::{Authority, Parts, PathAndQuery, Scheme},
+    http::{
+        request,
+        uri::{Authority, Parts, PathAndQuery, Scheme},
+    },
 };
 
 use crate::backend::Protocol;
@@ -43,18 +45,20 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Makes what a task that speaks `protocol` gets of `request`, which `caller` sent. `authority` is the backend's, for a
-    /// caller that named no host; `id` is the request's.
-    pub fn new<B: Body>(
-        request: &Request<B>,
+    /// Makes what a task that speaks `protocol` gets of a request with the `head` that `caller` sent, and with a body or none.
+    /// `authority` is the backend's, for a caller that named no host; `id` is the request's.
+    pub fn new(
+        head: request::Parts,
+        has_body: bool,
         caller: IpAddr,
         authority: &HeaderValue,
         id: &HeaderValue,
         protocol: Protocol,
     ) -> Self {
-        let mut headers = request.headers().clone();
+        let upgrade = upgrade(&head, has_body).filter(|_| protocol == Protocol::Http1);
+        let expects_continue = protocol == Protocol::Http1 && has_body && expects_continue(&head);
+        let request::Parts { method, uri, mut headers, .. } = head;
         let takes_trailers = takes_trailers(&headers);
-        let upgrade = upgrade(request).filter(|_| protocol == Protocol::Http1);
         drop_hop_by_hop(&mut headers);
         if takes_trailers {
             // We pass trailers on, and say so on our own connection (RFC 9110, section 10.1.4).
@@ -66,14 +70,13 @@ impl Outgoing {
             headers.append(CONNECTION, HeaderValue::from_static("upgrade"));
             headers.insert(UPGRADE, upgrade);
         }
-        let expects_continue = protocol == Protocol::Http1 && expects_continue(request);
         if !expects_continue {
             headers.remove(EXPECT);
         }
         join_cookies(&mut headers);
         // The target of a request to a proxy names the host, and wins over the field (RFC 9112, section 3.2.2).
         // Without the user name and password that it may hold.
-        let named = request.uri().authority().and_then(|named| named.as_str().rsplit('@').next());
+        let named = uri.authority().and_then(|named| named.as_str().rsplit('@').next());
         let named = named.and_then(|named| HeaderValue::from_str(named).ok());
         if let Some(named) = named {
             headers.insert(HOST, named);
@@ -83,9 +86,8 @@ impl Outgoing {
         headers.insert(X_REQUEST_ID, id.clone());
         headers.append(X_FORWARDED_FOR, address_value(caller));
         headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let method = request.method().clone();
-        Self { method, target: path, headers, protocol, expects_continue, asks_to_switch }
+        let target = uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        Self { method, target, headers, protocol, expects_continue, asks_to_switch }
     }
 
     /// The request with this body.
@@ -155,20 +157,19 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 
 /// To what the caller would like to switch. A request with a body is not switched, nor is one to HTTP/2: tasks that speak
 /// it do so from the start, and its requests would pass front unseen (RFC 9113, section 3.1, has withdrawn that switch).
-fn upgrade<B: Body>(request: &Request<B>) -> Option<HeaderValue> {
-    let headers = request.headers();
-    let is_asked = request.version() == Version::HTTP_11
+fn upgrade(head: &request::Parts, has_body: bool) -> Option<HeaderValue> {
+    let headers = &head.headers;
+    let is_asked = !has_body
+        && head.version == Version::HTTP_11
+        && headers.contains_key(UPGRADE)
         && tokens(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case("upgrade"))
-        && !tokens(headers, &UPGRADE).any(|protocol| protocol.to_ascii_lowercase().starts_with("h2"))
-        && request.body().is_end_stream();
+        && !tokens(headers, &UPGRADE).any(|protocol| protocol.to_ascii_lowercase().starts_with("h2"));
     headers.get(UPGRADE).filter(|_| is_asked).cloned()
 }
 
-fn expects_continue<B: Body>(request: &Request<B>) -> bool {
+fn expects_continue(head: &request::Parts) -> bool {
     let is_expected = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
-    request.version() == Version::HTTP_11
-        && request.headers().get(EXPECT).is_some_and(is_expected)
-        && !request.body().is_end_stream()
+    head.version == Version::HTTP_11 && head.headers.get(EXPECT).is_some_and(is_expected)
 }
 
 /// HTTP/2 may split this one field, of which HTTP/1 has one (RFC 9113, section 8.2.3).
@@ -229,12 +230,13 @@ mod tests {
 
     /// What a task that speaks `protocol` gets.
     fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
-        let mut request = Request::builder().uri(uri).body(String::new()).unwrap();
+        let mut request = Request::builder().uri(uri).body(()).unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         let id = request_id(&request, 7);
-        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol).request(())
+        Outgoing::new(request.into_parts().0, false, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol)
+            .request(())
     }
 
     fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
@@ -341,8 +343,9 @@ mod tests {
         }
         assert!(values(&outgoing("/", &[("upgrade", "websocket")]), "upgrade").is_empty(), "it was not for us");
         assert!(values(&outgoing_by(Protocol::H2c, "/", &asked("websocket")), "upgrade").is_empty());
-        let with_body = Request::builder().header("connection", "upgrade").header("upgrade", "websocket");
-        assert_eq!(upgrade(&with_body.body("body".to_owned()).unwrap()), None);
+        let head = Request::builder().header("connection", "upgrade").header("upgrade", "websocket").body(()).unwrap();
+        let head = head.into_parts().0;
+        assert!(upgrade(&head, false).is_some() && upgrade(&head, true).is_none());
     }
 
     #[test]

@@ -3,11 +3,15 @@
 //! Labels are bounded: addresses come from DNS and go with it, methods are those of the standard, all else is a list of
 //! ours.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt::{self, Write},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use hyper::{Method, StatusCode};
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
+    encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEncoder, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
@@ -30,7 +34,17 @@ struct RequestLabels {
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct AddressLabel {
-    address: String,
+    address: Address,
+}
+
+/// Made into text when somebody reads the metrics, not at each request.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+struct Address(SocketAddr);
+
+impl EncodeLabelValue for Address {
+    fn encode(&self, encoder: &mut LabelValueEncoder<'_>) -> Result<(), fmt::Error> {
+        write!(encoder, "{}", self.0)
+    }
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
@@ -214,7 +228,7 @@ impl Metrics {
 }
 
 fn label(address: SocketAddr) -> AddressLabel {
-    AddressLabel { address: address.to_string() }
+    AddressLabel { address: Address(address) }
 }
 
 /// A method of RFC 9110 or PATCH; callers may invent others, without end.

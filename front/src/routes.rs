@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Either, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Body, Frame, Incoming, SizeHint},
-    header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE},
     upgrade::{self, OnUpgrade},
 };
 use pin_project_lite::pin_project;
@@ -113,9 +113,12 @@ impl Front {
         };
         let deadline = Instant::now() + self.request_timeout;
         self.budget().request(Instant::now().into_std());
-        let outgoing = Arc::new(Outgoing::new(&request, caller.ip(), &self.url.authority, id, self.protocol));
-        let caller_side = outgoing.asks_to_switch().then(|| upgrade::on(&mut request));
-        let body = match self.take_body(request.into_body(), &outgoing, deadline).await {
+        let caller_side = request.headers().contains_key(UPGRADE).then(|| upgrade::on(&mut request));
+        let (head, body) = request.into_parts();
+        let has_body = !body.is_end_stream();
+        let outgoing = Outgoing::new(head, has_body, caller.ip(), &self.url.authority, id, self.protocol);
+        let outgoing = Arc::new(outgoing);
+        let body = match self.take_body(body, &outgoing, deadline).await {
             Ok(body) => body,
             Err((status, cause)) => return self.refuse(access, status, &cause, &[]),
         };

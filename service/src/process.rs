@@ -60,7 +60,9 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
     let (format, level) = logs(&flags);
     log::start(format, level);
     allow_descriptors();
-    let event_loop = Builder::new_current_thread().enable_all().build().map_err(StartError::EventLoop);
+    log::gather();
+    let event_loop =
+        Builder::new_current_thread().enable_all().on_thread_park(log::flush).build().map_err(StartError::EventLoop);
     let stopped = event_loop.map_err(E::from).and_then(|event_loop| {
         event_loop.block_on(async {
             let signals = Signals::install().map_err(StartError::Signals)?;
@@ -71,7 +73,7 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
             }
         })
     });
-    match stopped {
+    let code = match stopped {
         Ok(Stopped { cut_off: 0 }) => {
             info!("stopped: every request was answered");
             ExitCode::SUCCESS
@@ -84,7 +86,9 @@ pub fn run<C: Parser, E: Display + From<StartError>>(
             log::tell(&format!("{name}: {error}"));
             OWN_FAILURE.into()
         }
-    }
+    };
+    log::flush();
+    code
 }
 
 /// Raises the soft limit of descriptors to the hard one: each connection takes one, and the soft one is 1,024 in many
