@@ -89,7 +89,8 @@ impl Outgoing {
     }
 
     /// The request with this body.
-    pub fn request<B>(&self, body: B) -> Request<B> {
+    pub fn request<B: Body>(&self, body: B) -> Request<B> {
+        let is_of_unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
@@ -97,6 +98,10 @@ impl Outgoing {
             Protocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
                 *request.uri_mut() = Uri::from(self.target.clone());
+                if is_of_unknown_length && !self.headers.contains_key(CONTENT_LENGTH) {
+                    // hyper leaves the body of a GET away if nothing says that there is one.
+                    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
             }
             Protocol::H2c => {
                 *request.version_mut() = Version::HTTP_2;
@@ -228,20 +233,20 @@ mod tests {
     const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
     /// What a task that speaks `protocol` gets.
-    fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+    fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<String> {
         let mut request = Request::builder().uri(uri).body(String::new()).unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         let id = request_id(&request, 7);
-        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol).request(())
+        Outgoing::new(&request, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol).request(String::new())
     }
 
-    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<String> {
         outgoing_by(Protocol::Http1, uri, headers)
     }
 
-    fn values<'a>(request: &'a Request<()>, name: &str) -> Vec<&'a str> {
+    fn values<'a>(request: &'a Request<String>, name: &str) -> Vec<&'a str> {
         request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
