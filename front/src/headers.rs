@@ -143,6 +143,11 @@ impl Outgoing {
     }
 }
 
+/// Whether this is a host, with or without a port: nobody, who has none, says so with an empty field.
+fn is_host(value: &HeaderValue) -> bool {
+    value.is_empty() || as_authority(value).is_some_and(|host| !host.as_str().contains('@'))
+}
+
 fn as_authority(host: &HeaderValue) -> Option<Authority> {
     Authority::try_from(host.as_bytes()).ok()
 }
@@ -206,14 +211,36 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Leaves one length of those that an answer may give more than once. Whether they are lengths, and the same: also an answer
+/// without a body gives that of the one that it could have had (RFC 9112, section 6.3).
+#[must_use]
+pub fn settle_length(headers: &mut HeaderMap) -> bool {
+    let mut all = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = all.next().cloned() else { return true };
+    let is_length = first.as_bytes().iter().all(u8::is_ascii_digit)
+        && first.to_str().is_ok_and(|length| length.parse::<u64>().is_ok());
+    if !is_length || all.any(|other| other != first) {
+        return false;
+    }
+    headers.insert(CONTENT_LENGTH, first);
+    true
+}
+
 /// Why a request is refused rather than guessed at, if it is (RFC 9112, sections 3.2 and 6.1).
 pub fn objection<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let hosts = request.headers().get_all(HOST).iter().count();
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Some((StatusCode::BAD_REQUEST, "a request has one Host field"));
     }
+    if !request.headers().get(HOST).is_none_or(is_host) {
+        return Some((StatusCode::BAD_REQUEST, "the Host field names no host"));
+    }
     if request.method() == Method::CONNECT {
         return Some((StatusCode::NOT_IMPLEMENTED, "CONNECT asks for a tunnel, and front passes requests on"));
+    }
+    if request.uri().authority().is_some() && request.uri().scheme().is_none() {
+        // A path without its slash is read as a host, as CONNECT has it (section 3.2.3).
+        return Some((StatusCode::BAD_REQUEST, "the target of a request begins with a slash, or is a whole URL"));
     }
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if !request.headers().get_all(TRANSFER_ENCODING).iter().all(is_chunked) {
@@ -303,6 +330,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_has_one_length() {
+        let settled = |lengths: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            settle_length(&mut headers).then(|| headers.get_all(CONTENT_LENGTH).iter().count())
+        };
+        assert_eq!((settled(&[]), settled(&["3"]), settled(&["3", "3"])), (Some(0), Some(1), Some(1)));
+        for lengths in [&["3", "4"][..], &["x"], &["+3"], &[""], &["3, 3"], &["18446744073709551616"]] {
+            assert_eq!(settled(lengths), None, "{lengths:?}");
+        }
+    }
+
+    #[test]
     fn a_request_that_could_be_read_in_two_ways_is_refused() {
         let status = |method, headers: &[(&'static str, &'static str)]| {
             let mut request = Request::builder().method(method).uri("/").body(()).unwrap();
@@ -315,6 +357,14 @@ mod tests {
         assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "Chunked")]), None);
         assert_eq!(status(Method::GET, &[]), Some(400));
         assert_eq!(status(Method::GET, &[("host", "shop"), ("host", "other")]), Some(400));
+        for host in ["", "shop", "shop:80", "[::1]:80", "a_b.test", "127.0.0.1"] {
+            assert_eq!(status(Method::GET, &[("host", host)]), None, "{host}");
+        }
+        for host in ["shop, other", "user@shop", "shop/x", "shop?", "sh op", "sh\tp", "http://shop"] {
+            assert_eq!(status(Method::GET, &[("host", host)]), Some(400), "{host}");
+        }
+        let pathless = Request::builder().uri("shop").header("host", "shop").body(()).unwrap();
+        assert_eq!(objection(&pathless).map(|(status, _)| status.as_u16()), Some(400));
         assert_eq!(status(Method::CONNECT, &[("host", "shop")]), Some(501));
         assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "gzip, chunked")]), Some(501));
     }
