@@ -415,4 +415,80 @@ mod tests {
         let request = outgoing_by(Protocol::H2c, "/", &[("host", "no host")]);
         assert_eq!(request.uri(), "http://back:1235/");
     }
+
+    /// Whatever fields a caller sends.
+    #[test]
+    fn any_fields_become_one_request_of_our_own_connection() {
+        const NAMES: [&str; 16] = [
+            "connection",
+            "keep-alive",
+            "te",
+            "transfer-encoding",
+            "content-length",
+            "upgrade",
+            "x",
+            "proxy-connection",
+            "proxy-authorization",
+            "expect",
+            "cookie",
+            "x-forwarded-for",
+            "x-request-id",
+            "trailer",
+            "x-private",
+            "date",
+        ];
+        const VALUES: [&str; 16] = [
+            "",
+            "close",
+            "keep-alive, X-Private",
+            "host, content-length",
+            "upgrade",
+            "te",
+            "trailers",
+            "chunked",
+            "gzip, chunked",
+            "websocket",
+            "h2c",
+            "100-continue",
+            "5",
+            ",,\t, =",
+            "shop:80",
+            "x-request-id,x-forwarded-for",
+        ];
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut request =
+                Request::builder().uri(["/", "http://u:p@shop:1/x", "*"][random.usize(..3)]).header("host", "shop");
+            for _ in 0..random.u8(..8) {
+                let value = VALUES[random.usize(..16)].as_bytes().to_vec();
+                let noise = (random.u8(..8) == 0).then(|| random.u8(128..));
+                let value: Vec<u8> = value.into_iter().chain(noise).collect();
+                request = request.header(NAMES[random.usize(..16)], value);
+            }
+            let request = request.body(["", "body"][random.usize(..2)].to_owned()).unwrap();
+            if objection(&request).is_some() {
+                continue;
+            }
+            let protocol = [Protocol::Http1, Protocol::H2c][random.usize(..2)];
+            let (id, back) = (request_id(&request, 7), HeaderValue::from_static("back:1235"));
+            let made = Outgoing::new(&request, CALLER, &back, &id, protocol).request(String::new());
+            let count = |name: &str| made.headers().get_all(name).iter().count();
+            let case = format!("seed {seed}: {request:?} became {made:?}");
+            let hosts = usize::from(protocol == Protocol::Http1);
+            assert_eq!((count("host"), made.uri().authority().is_some()), (hosts, hosts == 0), "{case}");
+            for name in ["keep-alive", "proxy-connection", "proxy-authorization", "transfer-encoding"] {
+                assert_eq!(count(name), 0, "{case}");
+            }
+            let ours = tokens(made.headers(), &CONNECTION).all(|option| ["te", "upgrade"].contains(&option));
+            assert!(ours && (protocol == Protocol::Http1 || count("connection") + count("upgrade") == 0), "{case}");
+            assert!(made.headers().get_all(TE).iter().all(|te| te == "trailers") && count("te") <= 1, "{case}");
+            assert_eq!((count("x-request-id"), count("cookie") <= 1), (1, true), "{case}");
+            if request.headers().contains_key(TRANSFER_ENCODING) {
+                assert_eq!(count("content-length"), 0, "{case}");
+            }
+            if tokens(request.headers(), &CONNECTION).any(|option| option.eq_ignore_ascii_case("x-private")) {
+                assert_eq!(count("x-private"), 0, "{case}");
+            }
+        }
+    }
 }
