@@ -27,7 +27,7 @@ use crate::{
     backend::{Answer, Connection, Failed},
     body::{RequestBody, Signal},
     discovery::Discovery,
-    headers::{Outgoing, drop_hop_by_hop},
+    headers::{Outgoing, drop_hop_by_hop, settle_length},
     metrics::Retry,
     retry::{Failure, MOST_SENT, may_retry},
     routes::Front,
@@ -308,14 +308,19 @@ impl Calls<'_> {
 
 /// A task's answer as the caller may have it.
 fn acceptable(mut response: Response<Answer>, may_switch: bool) -> Result<Response<Answer>, Box<Failed>> {
+    let garbage = |cause: &str| {
+        Err(Box::new(Failed { failure: Failure::Garbage, cause: cause.to_owned(), request: None, was_reused: false }))
+    };
     let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let protocol = response.headers().get(UPGRADE).filter(|_| switches && may_switch).cloned();
     if switches && protocol.is_none() {
         // Nobody asked for another protocol, or nobody knows which one, and what follows would be in it.
-        let cause = "switched to another protocol unasked".to_owned();
-        return Err(Box::new(Failed { failure: Failure::Garbage, cause, request: None, was_reused: false }));
+        return garbage("switched to another protocol unasked");
     }
     drop_hop_by_hop(response.headers_mut());
+    if !settle_length(response.headers_mut()) {
+        return garbage("gave no length, or several, in content-length");
+    }
     if let Some(protocol) = protocol {
         response.headers_mut().insert(UPGRADE, protocol);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));

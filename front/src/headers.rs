@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode, Uri, Version,
+    body::Body,
     header::{
         CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
     },
@@ -91,7 +92,8 @@ impl Outgoing {
     }
 
     /// The request with this body.
-    pub fn request<B>(&self, body: B) -> Request<B> {
+    pub fn request<B: Body>(&self, body: B) -> Request<B> {
+        let is_of_unknown_length = !body.is_end_stream() && body.size_hint().exact().is_none();
         let mut request = Request::new(body);
         *request.method_mut() = self.method.clone();
         *request.headers_mut() = self.headers.clone();
@@ -99,6 +101,10 @@ impl Outgoing {
             Protocol::Http1 => {
                 *request.version_mut() = Version::HTTP_11;
                 *request.uri_mut() = Uri::from(self.target.clone());
+                if is_of_unknown_length && !self.headers.contains_key(CONTENT_LENGTH) {
+                    // hyper leaves the body of a GET away if nothing says that there is one.
+                    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+                }
             }
             Protocol::H2c => {
                 *request.version_mut() = Version::HTTP_2;
@@ -138,6 +144,11 @@ impl Outgoing {
     pub fn is_idempotent(&self) -> bool {
         self.method.is_idempotent()
     }
+}
+
+/// Whether this is a host, with or without a port: nobody, who has none, says so with an empty field.
+fn is_host(value: &HeaderValue) -> bool {
+    value.is_empty() || as_authority(value).is_some_and(|host| !host.as_str().contains('@'))
 }
 
 fn as_authority(host: &HeaderValue) -> Option<Authority> {
@@ -202,14 +213,36 @@ pub fn drop_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Leaves one length of those that an answer may give more than once. Whether they are lengths, and the same: also an answer
+/// without a body gives that of the one that it could have had (RFC 9112, section 6.3).
+#[must_use]
+pub fn settle_length(headers: &mut HeaderMap) -> bool {
+    let mut all = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = all.next().cloned() else { return true };
+    let is_length = first.as_bytes().iter().all(u8::is_ascii_digit)
+        && first.to_str().is_ok_and(|length| length.parse::<u64>().is_ok());
+    if !is_length || all.any(|other| other != first) {
+        return false;
+    }
+    headers.insert(CONTENT_LENGTH, first);
+    true
+}
+
 /// Why a request is refused rather than guessed at, if it is (RFC 9112, sections 3.2 and 6.1).
 pub fn objection<B>(request: &Request<B>) -> Option<(StatusCode, &'static str)> {
     let hosts = request.headers().get_all(HOST).iter().count();
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Some((StatusCode::BAD_REQUEST, "a request has one Host field"));
     }
+    if !request.headers().get(HOST).is_none_or(is_host) {
+        return Some((StatusCode::BAD_REQUEST, "the Host field names no host"));
+    }
     if request.method() == Method::CONNECT {
         return Some((StatusCode::NOT_IMPLEMENTED, "CONNECT asks for a tunnel, and front passes requests on"));
+    }
+    if request.uri().authority().is_some() && request.uri().scheme().is_none() {
+        // A path without its slash is read as a host, as CONNECT has it (section 3.2.3).
+        return Some((StatusCode::BAD_REQUEST, "the target of a request begins with a slash, or is a whole URL"));
     }
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     if !request.headers().get_all(TRANSFER_ENCODING).iter().all(is_chunked) {
@@ -229,21 +262,21 @@ mod tests {
     const CALLER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
     /// What a task that speaks `protocol` gets.
-    fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+    fn outgoing_by(protocol: Protocol, uri: &str, headers: &[(&'static str, &'static str)]) -> Request<String> {
         let mut request = Request::builder().uri(uri).body(()).unwrap();
         for (name, value) in headers {
             request.headers_mut().append(*name, HeaderValue::from_static(value));
         }
         let id = request_id(&request, 7);
-        Outgoing::new(request.into_parts().0, false, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol)
-            .request(())
+        let head = request.into_parts().0;
+        Outgoing::new(head, false, CALLER, &HeaderValue::from_static("back:1235"), &id, protocol).request(String::new())
     }
 
-    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<()> {
+    fn outgoing(uri: &str, headers: &[(&'static str, &'static str)]) -> Request<String> {
         outgoing_by(Protocol::Http1, uri, headers)
     }
 
-    fn values<'a>(request: &'a Request<()>, name: &str) -> Vec<&'a str> {
+    fn values<'a>(request: &'a Request<String>, name: &str) -> Vec<&'a str> {
         request.headers().get_all(name).iter().map(|value| value.to_str().unwrap()).collect()
     }
 
@@ -300,6 +333,21 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_has_one_length() {
+        let settled = |lengths: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for length in lengths {
+                headers.append(CONTENT_LENGTH, HeaderValue::from_static(length));
+            }
+            settle_length(&mut headers).then(|| headers.get_all(CONTENT_LENGTH).iter().count())
+        };
+        assert_eq!((settled(&[]), settled(&["3"]), settled(&["3", "3"])), (Some(0), Some(1), Some(1)));
+        for lengths in [&["3", "4"][..], &["x"], &["+3"], &[""], &["3, 3"], &["18446744073709551616"]] {
+            assert_eq!(settled(lengths), None, "{lengths:?}");
+        }
+    }
+
+    #[test]
     fn a_request_that_could_be_read_in_two_ways_is_refused() {
         let status = |method, headers: &[(&'static str, &'static str)]| {
             let mut request = Request::builder().method(method).uri("/").body(()).unwrap();
@@ -312,6 +360,14 @@ mod tests {
         assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "Chunked")]), None);
         assert_eq!(status(Method::GET, &[]), Some(400));
         assert_eq!(status(Method::GET, &[("host", "shop"), ("host", "other")]), Some(400));
+        for host in ["", "shop", "shop:80", "[::1]:80", "a_b.test", "127.0.0.1"] {
+            assert_eq!(status(Method::GET, &[("host", host)]), None, "{host}");
+        }
+        for host in ["shop, other", "user@shop", "shop/x", "shop?", "sh op", "sh\tp", "http://shop"] {
+            assert_eq!(status(Method::GET, &[("host", host)]), Some(400), "{host}");
+        }
+        let pathless = Request::builder().uri("shop").header("host", "shop").body(()).unwrap();
+        assert_eq!(objection(&pathless).map(|(status, _)| status.as_u16()), Some(400));
         assert_eq!(status(Method::CONNECT, &[("host", "shop")]), Some(501));
         assert_eq!(status(Method::POST, &[("host", "shop"), ("transfer-encoding", "gzip, chunked")]), Some(501));
     }
@@ -362,5 +418,82 @@ mod tests {
         assert_eq!(values(&request, "te"), ["trailers"], "gRPC asks for it");
         let request = outgoing_by(Protocol::H2c, "/", &[("host", "no host")]);
         assert_eq!(request.uri(), "http://back:1235/");
+    }
+
+    /// Whatever fields a caller sends.
+    #[test]
+    fn any_fields_become_one_request_of_our_own_connection() {
+        const NAMES: [&str; 16] = [
+            "connection",
+            "keep-alive",
+            "te",
+            "transfer-encoding",
+            "content-length",
+            "upgrade",
+            "x",
+            "proxy-connection",
+            "proxy-authorization",
+            "expect",
+            "cookie",
+            "x-forwarded-for",
+            "x-request-id",
+            "trailer",
+            "x-private",
+            "date",
+        ];
+        const VALUES: [&str; 16] = [
+            "",
+            "close",
+            "keep-alive, X-Private",
+            "host, content-length",
+            "upgrade",
+            "te",
+            "trailers",
+            "chunked",
+            "gzip, chunked",
+            "websocket",
+            "h2c",
+            "100-continue",
+            "5",
+            ",,\t, =",
+            "shop:80",
+            "x-request-id,x-forwarded-for",
+        ];
+        for seed in 0..20_000 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut request =
+                Request::builder().uri(["/", "http://u:p@shop:1/x", "*"][random.usize(..3)]).header("host", "shop");
+            for _ in 0..random.u8(..8) {
+                let value = VALUES[random.usize(..16)].as_bytes().to_vec();
+                let noise = (random.u8(..8) == 0).then(|| random.u8(128..));
+                let value: Vec<u8> = value.into_iter().chain(noise).collect();
+                request = request.header(NAMES[random.usize(..16)], value);
+            }
+            let request = request.body(["", "body"][random.usize(..2)].to_owned()).unwrap();
+            if objection(&request).is_some() {
+                continue;
+            }
+            let protocol = [Protocol::Http1, Protocol::H2c][random.usize(..2)];
+            let (id, back) = (request_id(&request, 7), HeaderValue::from_static("back:1235"));
+            let (head, body) = request.clone().into_parts();
+            let made = Outgoing::new(head, !body.is_empty(), CALLER, &back, &id, protocol).request(body);
+            let count = |name: &str| made.headers().get_all(name).iter().count();
+            let case = format!("seed {seed}: {request:?} became {made:?}");
+            let hosts = usize::from(protocol == Protocol::Http1);
+            assert_eq!((count("host"), made.uri().authority().is_some()), (hosts, hosts == 0), "{case}");
+            for name in ["keep-alive", "proxy-connection", "proxy-authorization", "transfer-encoding"] {
+                assert_eq!(count(name), 0, "{case}");
+            }
+            let ours = tokens(made.headers(), &CONNECTION).all(|option| ["te", "upgrade"].contains(&option));
+            assert!(ours && (protocol == Protocol::Http1 || count("connection") + count("upgrade") == 0), "{case}");
+            assert!(made.headers().get_all(TE).iter().all(|te| te == "trailers") && count("te") <= 1, "{case}");
+            assert_eq!((count("x-request-id"), count("cookie") <= 1), (1, true), "{case}");
+            if request.headers().contains_key(TRANSFER_ENCODING) {
+                assert_eq!(count("content-length"), 0, "{case}");
+            }
+            if tokens(request.headers(), &CONNECTION).any(|option| option.eq_ignore_ascii_case("x-private")) {
+                assert_eq!(count("x-private"), 0, "{case}");
+            }
+        }
     }
 }

@@ -11,9 +11,9 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Either, Full};
 use hyper::{
-    Method, Request, Response, StatusCode,
+    Method, Request, Response, StatusCode, Version,
     body::{Body, Frame, Incoming, SizeHint},
-    header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE},
+    header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, UPGRADE},
     upgrade::{self, OnUpgrade},
 };
 use pin_project_lite::pin_project;
@@ -104,7 +104,12 @@ impl Front {
     ) -> Response<AnswerBody> {
         let mut access = Access::new(&request, caller.ip(), id, Arc::clone(&self.metrics));
         if let Some((status, cause)) = objection(&request) {
-            return self.refuse(access, status, cause, &[]);
+            let mut refusal = self.refuse(access, status, cause, &[]);
+            if request.version() != Version::HTTP_2 {
+                // Whoever passed it on to us may see its end elsewhere, and then what follows is no request either.
+                refusal.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            return refusal;
         }
         // Refused at once, as those that wait would only fill the memory.
         let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() else {

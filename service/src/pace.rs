@@ -15,7 +15,7 @@ use tokio::{
 };
 
 /// How a connection of HTTP/2 begins (RFC 9113, section 3.4).
-const HTTP_2: &[u8] = b"PRI";
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// What a connection is waiting for.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -33,10 +33,18 @@ enum Waiting {
     Otherwise,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     waiting: Waiting,
     is_used: bool,
+    /// What is to come yet of the beginning of HTTP/2, if nothing else has come so far.
+    preface: &'static [u8],
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self { waiting: Waiting::default(), is_used: false, preface: HTTP_2 }
+    }
 }
 
 /// What a connection is waiting for, shared by whoever reads from it and whoever answers.
@@ -107,16 +115,22 @@ impl<S> Paced<S> {
     /// Takes note of what was read.
     fn have_read(&mut self, bytes: &[u8]) {
         let mut state = self.pace.state();
-        let is_first = match state.waiting {
-            Waiting::ToBegin => true,
-            Waiting::Idle => false,
-            Waiting::ForHead | Waiting::ForAnswer | Waiting::Otherwise => return,
+        let begins = match state.waiting {
+            Waiting::ToBegin | Waiting::Idle => true,
+            Waiting::ForHead => false,
+            Waiting::ForAnswer | Waiting::Otherwise => return,
         };
-        if is_first && bytes.starts_with(HTTP_2) {
+        state.waiting = Waiting::ForHead;
+        let length = bytes.len().min(state.preface.len());
+        let (expected, rest) = state.preface.split_at(length);
+        let is_so_far = length > 0 && expected == &bytes[..length];
+        state.preface = if is_so_far { rest } else { &[] };
+        // All of it, as a caller that stopped on the way would never be looked at again.
+        if is_so_far && rest.is_empty() {
             state.waiting = Waiting::Otherwise;
-        } else {
-            state.waiting = Waiting::ForHead;
-            drop(state);
+        }
+        drop(state);
+        if begins {
             self.runs_out.as_mut().reset(Instant::now() + self.head_timeout);
         }
     }
@@ -230,9 +244,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_caller_that_stops_while_it_begins_with_http_2_has_the_time_of_a_head() {
+        for length in 1..HTTP_2.len() {
+            let (mut caller, mut stream, _) = paced();
+            caller.write_all(&HTTP_2[..length]).await.unwrap();
+            assert_eq!(fails_after(&mut stream).await.map(|time| time.as_secs()), Some(10), "{length}");
+        }
+        let (mut caller, mut stream, _) = paced();
+        caller.write_all(b"PRI /").await.unwrap();
+        assert_eq!(fails_after(&mut stream).await.map(|time| time.as_secs()), Some(10));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn connections_of_http_2_and_those_that_switched_are_left_alone() {
         let (mut caller, mut stream, _) = paced();
-        caller.write_all(b"PRI * HTTP/2.0").await.unwrap();
+        for part in [&HTTP_2[..2], &HTTP_2[2..]] {
+            caller.write_all(part).await.unwrap();
+            assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        }
         assert_eq!(fails_after(&mut stream).await, None);
 
         let (mut caller, mut stream, pace) = paced();

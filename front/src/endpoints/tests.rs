@@ -399,3 +399,66 @@ fn whatever_happens_a_request_finds_an_address_as_long_as_there_is_one() {
         }
     }
 }
+
+/// Whatever DNS says, whoever fails and answers, in any order and at any pace.
+#[test]
+fn in_any_order_of_events_the_choice_is_known_and_untried_and_what_is_counted_is_in_flight() {
+    for seed in 0..60 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut now = now();
+        let balance = [Balance::LeastOfTwo, Balance::RoundRobin, Balance::Random, Balance::First][random.usize(..4)];
+        let (panic_percent, eject_5xx) = (random.u8(..=100), random.bool().then_some(2));
+        let mut endpoints = Endpoints::new(Policy { panic_percent, eject_5xx, balance, ..POLICY });
+        let mut under_way: Vec<SocketAddr> = Vec::new();
+        for step in 0..500 {
+            let case = format!("seed {seed}, step {step}");
+            now += Duration::from_millis(random.u64(..4000));
+            let some = address(random.u8(..12));
+            match random.u8(..12) {
+                0 => {
+                    let target = |random: &mut fastrand::Rng| Target {
+                        address: address(random.u8(..12)),
+                        weight: random.u16(..3),
+                    };
+                    let targets = (0..random.usize(1..12)).map(|_| target(&mut random)).collect();
+                    endpoints.answered(Answer::Addresses { targets, ttl: secs(random.u64(..40)) }, now);
+                }
+                1 => drop(endpoints.answered(Answer::Absent { ttl: random.bool().then(|| secs(1)) }, now)),
+                2 => drop(endpoints.answered(Answer::Failed("no".to_owned()), now)),
+                3 => drop(endpoints.failed(some, now)),
+                4 | 5 => endpoints.succeeded(some, random.bool(), now),
+                6..=8 => {
+                    if !under_way.is_empty() {
+                        endpoints.release(under_way.swap_remove(random.usize(..under_way.len())));
+                    }
+                }
+                _ => {
+                    let tried: Vec<_> = (0..random.u8(..12)).map(|_| address(random.u8(..12))).collect();
+                    let before = endpoints.known.clone();
+                    let is_left = |known: &&Endpoint| !tried.contains(&known.address);
+                    let set_aside = before.iter().filter(|known| known.is_set_aside(now)).count();
+                    let panics = set_aside * 100 > before.len() * usize::from(panic_percent);
+                    let chosen = endpoints.choose(&tried, now, |n| random.usize(..n));
+                    let chosen = chosen.map(|chosen| before.iter().find(|known| known.address == chosen).expect(&case));
+                    assert_eq!(chosen.is_some(), before.iter().any(|known| is_left(&known)), "{case}");
+                    if let Some(chosen) = chosen {
+                        assert!(is_left(&chosen), "{case}");
+                        let is_better = |known: &Endpoint| is_left(&known) && !known.is_set_aside(now);
+                        assert!(panics || is_better(chosen) || !before.iter().any(is_better), "{case}");
+                        under_way.push(chosen.address);
+                    }
+                }
+            }
+            for known in &endpoints.known {
+                // An address that left and came back counts from zero.
+                let counted = under_way.iter().filter(|address| **address == known.address).count();
+                assert!(known.in_flight <= counted, "{case}: {known:?} of {counted}");
+            }
+            let mut addresses: Vec<_> = endpoints.known.iter().map(|known| known.address).collect();
+            addresses.sort_unstable();
+            addresses.dedup();
+            assert_eq!(addresses.len(), endpoints.known.len(), "{case}");
+            assert!(endpoints.lookup_at().is_none_or(|at| at <= now + secs(10)), "{case}");
+        }
+    }
+}

@@ -170,3 +170,27 @@ async fn srv_records_bring_the_port_and_the_weight_and_the_first_priority_counts
     assert!((29..=31).contains(&heavy.requests()), "{}", heavy.requests());
     assert_eq!(spare.requests(), 0);
 }
+
+#[tokio::test]
+async fn whatever_damaged_answers_dns_sends_the_last_good_one_is_used() {
+    const SEED: u64 = 1;
+    let network = Network::new(70).await;
+    let _task = Task::start(&network, 1).await;
+    let dns = network.dns(&[1]).await;
+    let timing = ["--dns-min-ttl", "1ms", "--dns-max-ttl", "1ms", "--dns-timeout", "10ms"];
+    let backend = format!("http://back.test:{}", network.port);
+    let resolver = dns.address.to_string();
+    let mut all = vec!["--backend", &backend, "--resolver", &resolver];
+    all.extend(timing);
+    let front = Front::run(&mut front(&all)).await;
+    dns.round().await;
+    assert_eq!(front.ask("GET", "/").await.status, 200);
+    dns.say(Says::Damaged(vec![network.ip(1)], SEED));
+    loop {
+        let asked = dns.asked.load(Ordering::SeqCst);
+        assert_eq!(front.ask("GET", "/").await.status, 200, "after {asked} questions with seed {SEED}");
+        if asked >= 100 {
+            break;
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 mod discovery;
 mod failures;
+mod framing;
 mod operation;
 mod passing;
 mod protocols;

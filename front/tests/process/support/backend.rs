@@ -62,6 +62,8 @@ pub(crate) enum Says {
     Services(Vec<(u16, u16, u16, Ipv4Addr)>),
     Code(ResponseCode),
     Garbage,
+    /// An answer with these addresses, of which most are damaged on the way by random numbers of this seed.
+    Damaged(Vec<Ipv4Addr>, u64),
     Nothing,
 }
 
@@ -85,7 +87,17 @@ impl Dns {
             loop {
                 let (length, peer) = socket.recv_from(&mut packet).await.unwrap();
                 count.fetch_add(1, Ordering::SeqCst);
-                let says = script.lock().unwrap().clone();
+                let mut says = script.lock().unwrap().clone();
+                if let Says::Damaged(addresses, seed) = says {
+                    let asked = count.load(Ordering::SeqCst);
+                    // front asks twice, and pauses where both are in vain, which is to happen but not often.
+                    let is_damaged = asked.is_multiple_of(2) || asked % 60 < 3;
+                    says = if is_damaged {
+                        Says::Damaged(addresses, seed + asked as u64)
+                    } else {
+                        Says::Addresses(addresses)
+                    };
+                }
                 if let Some(answer) = reply(&packet[..length], says) {
                     socket.send_to(&answer, peer).await.unwrap();
                 }
@@ -114,6 +126,9 @@ impl Drop for Dns {
 fn reply(question: &[u8], says: Says) -> Option<Vec<u8>> {
     let question = Message::from_vec(question).unwrap();
     let query = question.queries[0].clone();
+    if let Says::Damaged(addresses, seed) = says {
+        return Some(damaged(reply(&question.to_vec().unwrap(), Says::Addresses(addresses))?, seed));
+    }
     let mut answer = question.into_response();
     match says {
         Says::Addresses(addresses) if query.query_type() == RecordType::A => {
@@ -135,12 +150,27 @@ fn reply(question: &[u8], says: Says) -> Option<Vec<u8>> {
             let address = rdata::A(address.parse().unwrap());
             answer.answers.push(Record::from_rdata(query.name().clone(), 600, RData::A(address)));
         }
-        Says::Addresses(_) | Says::Services(_) => {}
+        Says::Addresses(_) | Says::Services(_) | Says::Damaged(..) => {}
         Says::Code(code) => answer.metadata.response_code = code,
         Says::Garbage => return Some(b"\x00".to_vec()),
         Says::Nothing => return None,
     }
     Some(answer.to_vec().unwrap())
+}
+
+/// A few bytes changed, cut off or doubled, but not those of the answer's number, code and addresses, which would make of it
+/// a good answer that says something else.
+fn damaged(mut packet: Vec<u8>, seed: u64) -> Vec<u8> {
+    const RECORD: usize = 16;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let end = packet.len() - RECORD;
+    match random.u8(..4) {
+        0 => packet.truncate(random.usize(..packet.len())),
+        1 => packet[4..12].fill_with(|| random.u8(..)),
+        2 => packet[12..end].fill_with(|| random.u8(..)),
+        _ => packet = (0..random.usize(..600)).map(|_| random.u8(..)).collect(),
+    }
+    packet
 }
 
 /// A task: answers with what it got, as `x-task-id: task-HOST`; `/slow` waits until it is released.
