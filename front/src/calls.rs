@@ -19,7 +19,7 @@ use hyper::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::debug;
 
@@ -27,6 +27,7 @@ use crate::{
     backend::{Answer, Connection, Failed},
     body::{RequestBody, Signal},
     discovery::Discovery,
+    endpoints::Empty,
     headers::{Outgoing, drop_hop_by_hop, settle_length},
     metrics::Retry,
     retry::{Failure, MOST_SENT, may_retry},
@@ -57,19 +58,24 @@ pub(crate) enum Gone {
 
 /// One request on its way to one task after the other, or to several.
 pub(crate) struct Calls<'a> {
-    pub(crate) front: &'a Front,
-    pub(crate) outgoing: Arc<Outgoing>,
-    pub(crate) body: Sendable,
-    pub(crate) tried: Vec<SocketAddr>,
+    front: &'a Front,
+    outgoing: Arc<Outgoing>,
+    body: Sendable,
+    /// Who has been asked since DNS last answered.
+    tried: Vec<SocketAddr>,
+    /// How often somebody was asked.
+    pub(crate) attempts: usize,
     pub(crate) failed: Vec<Attempt>,
     /// To how many tasks it was sent, so far as they may have seen it.
-    pub(crate) sent: usize,
-    pub(crate) leave: Arc<Leave>,
+    sent: usize,
+    /// Nobody is waited for any more.
+    is_last_round: bool,
+    leave: Arc<Leave>,
 }
 
 /// A task's leave to send a body that waits for it.
 #[derive(Debug, Default)]
-pub(crate) struct Leave {
+struct Leave {
     said: Notify,
     is_sent: AtomicBool,
 }
@@ -100,12 +106,28 @@ enum Next {
     Deadline,
 }
 
-impl Calls<'_> {
+impl<'a> Calls<'a> {
+    /// Nobody has been asked yet.
+    pub(crate) fn new(front: &'a Front, outgoing: Outgoing, body: Sendable) -> Self {
+        Self {
+            front,
+            outgoing: Arc::new(outgoing),
+            body,
+            tried: vec![],
+            attempts: 0,
+            failed: vec![],
+            sent: 0,
+            is_last_round: false,
+            leave: Arc::default(),
+        }
+    }
+
     /// Asks one task, and another one as long as that is safe: at once where the first one failed, and beside it where it
     /// is late or its address has failed for somebody else. The first answer wins.
     pub(crate) async fn first_answer(&mut self, deadline: Instant) -> Result<(InFlight, Response<Answer>), Gone> {
         let front = self.front;
         let mut under_way = FuturesUnordered::new();
+        let wait_until = deadline.min(Instant::now() + front.wait_for_task);
         let mut unsent = None;
         let mut asks = true;
         let mut late_at = None;
@@ -114,14 +136,18 @@ impl Calls<'_> {
         loop {
             if asks {
                 let next = || InFlight::choose(&front.discovery, &self.tried);
-                if let Some(in_flight) = (self.tried.len() < front.max_attempts).then(next).flatten() {
+                if let Some(in_flight) = (self.attempts < front.max_attempts).then(next).flatten() {
                     self.tried.push(in_flight.address);
+                    self.attempts += 1;
                     late_at = self.is_repeatable().then(|| Instant::now() + front.answer_timeout);
                     let request = unsent.take().or_else(|| self.request());
                     // None only if a body that came once was asked for twice, which no rule allows.
                     let Some(request) = request else { return Err(Gone::NobodyLeft) };
                     under_way.push(self.ask(in_flight, request));
                 } else if under_way.is_empty() {
+                    if self.starts_over(wait_until).await {
+                        continue;
+                    }
                     return Err(Gone::NobodyLeft);
                 }
                 asks = false;
@@ -187,6 +213,28 @@ impl Calls<'_> {
                 }
             }
         }
+    }
+
+    /// Waits until DNS answers, and then all may be asked again that it names: tasks that were replaced all at once are not
+    /// known yet. Once more in the end, for one that has been started again where it was. Only if nothing was sent.
+    async fn starts_over(&mut self, until: Instant) -> bool {
+        let front = self.front;
+        let may_come = match front.discovery.endpoints().empty() {
+            None | Some(Empty::NotAskedYet | Empty::Failed(_)) => true,
+            Some(Empty::Absent) => false,
+        };
+        if !may_come
+            || self.sent > 0
+            || self.is_last_round
+            || self.attempts >= front.max_attempts
+            || front.wait_for_task.is_zero()
+        {
+            return false;
+        }
+        self.is_last_round = timeout_at(until, front.discovery.answer()).await.is_err();
+        self.tried.clear();
+        front.metrics.retry(Retry::NobodyLeft);
+        true
     }
 
     /// Whether asking twice is the same as asking once, and the body is here.

@@ -170,6 +170,14 @@ pub struct Cli {
     #[arg(long, env = "FRONT_ANSWER_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "3s")]
     pub answer_timeout: Duration,
 
+    /// How long a request waits for DNS to name another task, if none of those that it names can be connected to. All of them
+    /// are asked again with each answer, and at the end.
+    ///
+    /// Too short: where all tasks are replaced at once, requests fail. Too long: while there are none, requests pile up as
+    /// far as --max-in-flight allows. 0: not at all.
+    #[arg(long, env = "FRONT_WAIT_FOR_TASK", value_name = "DURATION", value_parser = duration::parse, default_value = "2s")]
+    pub wait_for_task: Duration,
+
     /// To how many addresses one request may go, those that could not be connected to included. 1: no retry at all, as clients
     /// without one do.
     #[arg(long, env = "FRONT_MAX_ATTEMPTS", value_name = "COUNT", value_parser = attempts, default_value = "1024")]

@@ -24,6 +24,7 @@ pub struct Discovery {
     endpoints: Mutex<Endpoints>,
     changed: Notify,
     failing: Notify,
+    answered: Notify,
     metrics: Arc<Metrics>,
 }
 
@@ -31,10 +32,11 @@ impl Discovery {
     /// Shares `endpoints`.
     #[must_use]
     pub fn new(endpoints: Endpoints, metrics: Arc<Metrics>) -> Self {
-        Self { endpoints: Mutex::new(endpoints), changed: Notify::new(), failing: Notify::new(), metrics }
+        let [changed, failing, answered] = std::array::from_fn(|_| Notify::new());
+        Self { endpoints: Mutex::new(endpoints), changed, failing, answered, metrics }
     }
 
-    /// The addresses, for a moment: no request waits for DNS, and nobody may hold this while waiting for anything.
+    /// The addresses, for a moment: nobody may hold this while waiting for anything.
     pub fn endpoints(&self) -> MutexGuard<'_, Endpoints> {
         // Nothing panics while it holds the lock, so whatever is in there is whole.
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
@@ -52,6 +54,11 @@ impl Discovery {
     /// Waits until an address fails: whoever waits for an answer of the same one need wait no longer.
     pub async fn failure(&self) {
         self.failing.notified().await;
+    }
+
+    /// Waits until DNS has answered the next time.
+    pub async fn answer(&self) {
+        self.answered.notified().await;
     }
 
     /// Takes note that an answer came from `address`.
@@ -73,6 +80,7 @@ impl Discovery {
                 (change, endpoints.empty().cloned())
             };
             self.follow(backend, &change);
+            self.answered.notify_waiters();
             if !change.added.is_empty() || !change.removed.is_empty() {
                 info!(added = ?change.added, removed = ?change.removed, "the backend's addresses changed");
             }

@@ -83,6 +83,7 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         body_idle_timeout: cli.body_idle_timeout,
         tunnel_idle_timeout: cli.tunnel_idle_timeout,
         answer_timeout: cli.answer_timeout,
+        wait_for_task: cli.wait_for_task,
         max_attempts: cli.max_attempts,
         budget: Mutex::new(Budget::new(budget, Instant::now().into_std())),
         metrics,

@@ -71,6 +71,8 @@ pub enum Retry {
     Late,
     /// Its address failed for another request.
     AddressFailed,
+    /// All that there were had been asked in vain.
+    NobodyLeft,
 }
 
 /// All counters. Shared by whoever counts.
@@ -174,6 +176,7 @@ impl Metrics {
             Retry::Failed => "failed",
             Retry::Late => "late",
             Retry::AddressFailed => "address_failed",
+            Retry::NobodyLeft => "nobody_left",
         };
         self.retries.get_or_create(&ReasonLabel { reason }).inc();
     }

@@ -29,7 +29,7 @@ use crate::{
     access::{Access, Outcome},
     backend::{Answer, Backend, Protocol},
     body::{BodyError, Stalled, Timed},
-    calls::{Attempt, Calls, Gone, InFlight, Leave, Sendable},
+    calls::{Attempt, Calls, Gone, InFlight, Sendable},
     cli::BackendUrl,
     discovery::Discovery,
     endpoints::Empty,
@@ -66,6 +66,8 @@ pub struct Front {
     pub body_idle_timeout: Duration,
     /// How long caller and task may both say nothing, once they have switched to another protocol.
     pub tunnel_idle_timeout: Duration,
+    /// How long a request to which nobody is left waits for DNS to name somebody.
+    pub wait_for_task: Duration,
     /// To how many addresses one request may go at the most.
     pub max_attempts: usize,
     /// How many requests may be sent twice.
@@ -122,15 +124,13 @@ impl Front {
         let (head, body) = request.into_parts();
         let has_body = !body.is_end_stream();
         let outgoing = Outgoing::new(head, has_body, caller.ip(), &self.url.authority, id, self.protocol);
-        let outgoing = Arc::new(outgoing);
         let body = match self.take_body(body, &outgoing, deadline).await {
             Ok(body) => body,
             Err((status, cause)) => return self.refuse(access, status, &cause, &[]),
         };
-        let leave = Arc::new(Leave::default());
-        let mut calls = Calls { front: self, outgoing, body, tried: vec![], failed: vec![], sent: 0, leave };
+        let mut calls = Calls::new(self, outgoing, body);
         let result = calls.first_answer(deadline).await;
-        access.attempts = calls.tried.len();
+        access.attempts = calls.attempts;
         match result {
             Ok((in_flight, response)) => {
                 access.status = Some(response.status());

@@ -1,10 +1,10 @@
 //! Which requests another task gets when the first one fails, and which not.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Answer, Front, Hanging, Network, Task, eventually, raw_task, task_that_tires};
+use crate::support::{Answer, Dns, Front, Hanging, Network, Says, Task, eventually, front, raw_task, task_that_tires};
 
 #[tokio::test]
 async fn an_address_that_refuses_costs_no_request_of_any_method() {
@@ -146,4 +146,53 @@ async fn with_one_attempt_it_does_what_a_naive_client_does() {
         assert_eq!(front.ask("GET", "/").await.status, 502);
     }
     assert_eq!(task.requests(), 0);
+}
+
+#[tokio::test]
+async fn what_was_sent_to_nobody_waits_until_dns_names_somebody() {
+    let network = Network::new(80).await;
+    let _task = Task::start(&network, 3).await;
+    let dns = network.dns(&[1, 2]).await;
+    let front = Front::start(&network, &dns, &["--wait-for-task", "1h"]).await;
+    let mut asked = Vec::new();
+    for method in ["GET", "POST"] {
+        let mut stream = front.connect().await;
+        let request = format!("{method} / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        asked.push(stream);
+    }
+    dns.round().await;
+    dns.say(network.says(&[3]));
+    for mut stream in asked {
+        let answer = Answer::read(&mut stream).await;
+        assert_eq!((answer.status, answer.body.as_str()), (200, "hi"));
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_is_started_again_where_it_was_is_waited_for_but_not_for_ever() {
+    let network = Network::new(81).await;
+    let backend = format!("http://{}:{}", network.ip(1), network.port);
+    let front = Front::run(&mut front(&["--backend", &backend, "--wait-for-task", "300ms"])).await;
+    let answer = front.ask("GET", "/").await;
+    assert_eq!((answer.status, answer.json()["attempts"].as_array().unwrap().len()), (502, 2), "{answer:?}");
+    let mut stream = front.connect().await;
+    stream.write_all(b"POST / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").await.unwrap();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let _task = Task::start(&network, 1).await;
+    assert_eq!(Answer::read(&mut stream).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_before_the_first_answer_of_dns_waits_for_it() {
+    let network = Network::new(82).await;
+    let (_task, dns) = (Task::start(&network, 1).await, Dns::start(Says::Nothing).await);
+    let (backend, resolver) = (format!("http://back.test:{}", network.port), dns.address.to_string());
+    let front =
+        Front::run(&mut front(&["--backend", &backend, "--resolver", &resolver, "--dns-timeout", "100ms"])).await;
+    let mut stream = front.connect().await;
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n").await.unwrap();
+    eventually("it has been asked", || dns.asked.load(Ordering::SeqCst) > 0).await;
+    dns.say(network.says(&[1]));
+    assert_eq!(Answer::read(&mut stream).await.status, 200);
 }

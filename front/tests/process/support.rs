@@ -56,6 +56,9 @@ impl Front {
         let resolver = dns.address.to_string();
         let mut all = vec!["--backend", &backend, "--resolver", &resolver, "--dns-min-ttl", "100ms"];
         all.extend(["--dns-max-ttl", "100ms", "--dns-timeout", "200ms"]);
+        if !arguments.contains(&"--wait-for-task") {
+            all.extend(["--wait-for-task", "0"]);
+        }
         all.extend(arguments);
         let front = Self::run(&mut front(&all)).await;
         dns.round().await;
