@@ -8,6 +8,7 @@ use console::{
     log::{self, LogFormat},
 };
 use hyper::Uri;
+use service::admin;
 use tracing::level_filters::LevelFilter;
 
 use crate::identity::{address_of, visible};
@@ -38,6 +39,23 @@ pub struct Cli {
     /// The ECS task metadata endpoint, version 4. The ECS agent sets the variable; without it none is asked.
     #[arg(long, env = "ECS_CONTAINER_METADATA_URI_V4", value_name = "URL", value_parser = metadata_url)]
     pub metadata_uri: Option<Uri>,
+
+    /// How long to wait before listening, as a task that starts slowly does. Until then callers are refused.
+    #[arg(long, env = "BACK_START_DELAY", value_name = "DURATION", value_parser = duration::parse, default_value = "0")]
+    pub start_delay: Duration,
+
+    /// Where to answer those who run back: /metrics, /ready, /health and, with --enable-faults, /fault [default: nowhere].
+    ///
+    /// A port alone is one of the loopback interface. What is said there is not for callers: do not publish it.
+    #[arg(long, env = "BACK_ADMIN_LISTEN", value_name = "[IP:]PORT", value_parser = admin::address)]
+    pub admin_listen: Option<SocketAddr>,
+
+    /// Lets faults be asked for: PUT, GET and DELETE /fault where --admin-listen says, and GET /error here, which turns 500 for
+    /// everything on and off.
+    ///
+    /// Whoever reaches /error, or the admin listener, can then break this task: never in production.
+    #[arg(long, env = "BACK_ENABLE_FAULTS", num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false")]
+    pub enable_faults: bool,
 
     /// How long requests in flight may take to finish after a stop signal.
     ///

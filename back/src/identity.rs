@@ -19,33 +19,36 @@ const METADATA_LIMIT: usize = 1024 * 1024;
 const LOCAL: &str = "local";
 
 /// What tells this task from the others.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Identity {
     /// The last part of the ECS task ARN, or what stands in for it.
     pub task_id: String,
+    /// The family of its task definition, on ECS.
+    pub family: Option<String>,
+    /// Where it runs, on ECS.
+    pub availability_zone: Option<String>,
     /// What the task runs: the task definition's revision on ECS.
     pub revision: String,
 }
 
 impl Identity {
-    /// Takes `task_id` and `revision` as they are; asks the metadata, if there is any, for what is missing.
+    /// Takes `task_id` and `revision` as they are, and the rest from the metadata, if there is any.
     ///
     /// A metadata endpoint that fails is reported in the log and replaced: a task without its proper name is better
     /// than no task.
     pub async fn discover(task_id: Option<String>, revision: Option<String>, metadata: Option<&Uri>) -> Self {
-        let known = match (&task_id, &revision, metadata) {
-            (None, _, Some(url)) | (_, None, Some(url)) => match ask(url).await {
-                Ok(metadata) => metadata,
-                Err(error) => {
-                    warn!(%url, error, "no ECS metadata: falling back to the hostname");
-                    Metadata::default()
-                }
-            },
-            (Some(_), Some(_), Some(_)) | (_, _, None) => Metadata::default(),
+        let known = match metadata {
+            Some(url) => ask(url).await.unwrap_or_else(|error| {
+                warn!(%url, error, "no ECS metadata: falling back to the hostname");
+                Metadata::default()
+            }),
+            None => Metadata::default(),
         };
         Self {
             task_id: task_id.or(known.task_id).unwrap_or_else(hostname),
             revision: revision.or(known.revision).unwrap_or_else(|| LOCAL.to_owned()),
+            family: known.family,
+            availability_zone: known.availability_zone,
         }
     }
 }
@@ -61,6 +64,8 @@ fn hostname() -> String {
 struct Metadata {
     task_id: Option<String>,
     revision: Option<String>,
+    family: Option<String>,
+    availability_zone: Option<String>,
 }
 
 impl Metadata {
@@ -76,7 +81,9 @@ impl Metadata {
             Value::Number(revision) => Some(revision.to_string()),
             Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => None,
         };
-        Ok(Self { task_id: Some(task_id), revision })
+        let text = |field: &str| document[field].as_str().and_then(|text| visible(text).ok());
+        let (family, availability_zone) = (text("Family"), text("AvailabilityZone"));
+        Ok(Self { task_id: Some(task_id), revision, family, availability_zone })
     }
 }
 
@@ -143,7 +150,7 @@ mod tests {
     use super::*;
 
     fn metadata(task_id: &str, revision: Option<&str>) -> Metadata {
-        Metadata { task_id: Some(task_id.to_owned()), revision: revision.map(str::to_owned) }
+        Metadata { task_id: Some(task_id.to_owned()), revision: revision.map(str::to_owned), ..Metadata::default() }
     }
 
     #[test]
@@ -154,6 +161,13 @@ mod tests {
         assert_eq!(Metadata::read(old), Ok(metadata("0d1e2f", None)));
         let number = br#"{"TaskARN": "task/0d1e2f", "Revision": 7}"#;
         assert_eq!(Metadata::read(number), Ok(metadata("0d1e2f", Some("7"))));
+    }
+
+    #[test]
+    fn the_family_and_the_zone_are_told_where_they_are_known() {
+        let whole = br#"{"TaskARN": "task/0d1e2f", "Family": "shop", "AvailabilityZone": "eu-west-1a"}"#;
+        let read = Metadata::read(whole).unwrap();
+        assert_eq!((read.family.as_deref(), read.availability_zone.as_deref()), (Some("shop"), Some("eu-west-1a")));
     }
 
     #[test]

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::{Method, Request, Response, StatusCode, header::CONTENT_TYPE, header::HeaderValue};
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
-use service::phase::Phase;
+use service::{
+    admin::{JSON, METRICS, TEXT, said},
+    phase::Phase,
+};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{discovery::Discovery, endpoints::Endpoint, metrics::Metrics};
@@ -25,20 +28,18 @@ pub struct Admin {
 impl Admin {
     /// Answers one request.
     pub fn answer<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
-        const TEXT: &str = "text/plain; charset=utf-8";
         if ![Method::GET, Method::HEAD].contains(request.method()) {
             return said(StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET is allowed\n".to_owned());
         }
         let now = Instant::now();
         match request.uri().path() {
             "/metrics" => {
-                const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
                 let text = self.metrics.text(&self.discovery.endpoints(), now);
-                said(StatusCode::OK, OPEN_METRICS, text)
+                said(StatusCode::OK, METRICS, text)
             }
             "/debug/endpoints" => {
                 let known = self.discovery.endpoints().known().iter().map(|endpoint| in_json(endpoint, now)).collect();
-                said(StatusCode::OK, "application/json", format!("{}\n", serde_json::Value::Array(known)))
+                said(StatusCode::OK, JSON, format!("{}\n", serde_json::Value::Array(known)))
             }
             "/health" => said(StatusCode::OK, TEXT, "healthy\n".to_owned()),
             "/ready" => match self.objection() {
@@ -75,11 +76,4 @@ fn in_json(endpoint: &Endpoint, now: Instant) -> serde_json::Value {
         "in_last_answer": endpoint.is_named,
         "seen_seconds_ago": now.saturating_duration_since(endpoint.seen_at).as_secs_f64(),
     })
-}
-
-fn said(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-    response
 }

@@ -13,6 +13,7 @@ use console::{
     log::{self, LogFormat},
 };
 use hyper::{Uri, header::HeaderValue};
+use service::admin;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
@@ -36,7 +37,7 @@ pub struct Cli {
     /// Where to answer those who run front: /metrics, /debug/endpoints, /ready, /health [default: nowhere].
     ///
     /// A port alone is one of the loopback interface. What is said there is not for callers: do not publish it.
-    #[arg(long, env = "FRONT_ADMIN_LISTEN", value_name = "[IP:]PORT", value_parser = admin_address)]
+    #[arg(long, env = "FRONT_ADMIN_LISTEN", value_name = "[IP:]PORT", value_parser = admin::address)]
     pub admin_listen: Option<SocketAddr>,
 
     /// Where requests go: http://NAME:PORT, whose A records (AAAA if there is none) are the tasks; `srv+http://NAME`,
@@ -262,15 +263,6 @@ fn in_flight(text: &str) -> Result<usize, String> {
         .ok()
         .filter(|count| (1..=most).contains(count))
         .ok_or_else(|| format!("expected a number from 1 to {most}"))
-}
-
-/// An address, or a port of the loopback interface.
-fn admin_address(text: &str) -> Result<SocketAddr, String> {
-    let of_loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-    text.parse()
-        .map(of_loopback)
-        .or_else(|_| text.parse())
-        .map_err(|_| "expected one such as 9090 or 0.0.0.0:9090".to_owned())
 }
 
 /// Where requests go.

@@ -1,7 +1,6 @@
 //! The `front` binary: looks its backend up and serves until it is told to stop.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     process::ExitCode,
     sync::{Arc, Mutex},
@@ -20,6 +19,7 @@ use front::{
     routes::Front,
 };
 use service::{
+    admin,
     phase::Phase,
     process,
     server::{self, Stopped},
@@ -29,9 +29,6 @@ use tokio::{
     time::Instant,
 };
 use tracing::info;
-
-/// How many connections of those who run front there may be.
-const ADMIN_CONNECTIONS: usize = 64;
 
 fn main() -> ExitCode {
     process::run("front", |cli: &Cli| (cli.log_format, cli.log_level), serve)
@@ -70,7 +67,11 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         }
     };
     let admin = Admin { discovery: Arc::clone(&discovery), metrics: Arc::clone(&metrics), phase: phase.clone() };
-    let admin = serve_admin(cli.admin_listen, admin)?;
+    let admin = Arc::new(admin);
+    let admin = admin::serve(cli.admin_listen, move |request| {
+        let answer = admin.answer(&request);
+        async { answer }
+    })?;
     let (listener, address) = process::listen(cli.listen)?;
     info!(%address, backend = %cli.backend, "serving");
     let front = Arc::new(Front {
@@ -103,26 +104,4 @@ async fn serve(cli: Cli, phase: watch::Receiver<Phase>) -> Result<Stopped, Error
         never = backend.sweep_for_ever() => match never {},
         never = admin => match never {},
     }
-}
-
-/// Answers those who run front for as long as the process lives: also while it stops, when it matters most.
-fn serve_admin(listen: Option<SocketAddr>, admin: Admin) -> Result<impl Future<Output = Infallible>, Error> {
-    let listener = match listen {
-        Some(address) => Some(process::listen(address)?),
-        None => None,
-    };
-    let admin = Arc::new(admin);
-    Ok(async move {
-        if let Some((listener, address)) = listener {
-            info!(%address, "admin");
-            let (_never_sent, phase) = watch::channel(Phase::default());
-            let handler = move |request, _| {
-                let answer = admin.answer(&request);
-                async { answer }
-            };
-            let limits = server::Limits { max_connections: ADMIN_CONNECTIONS, ..server::Limits::default() };
-            server::serve(listener, phase, limits, handler).await;
-        }
-        std::future::pending().await
-    })
 }

@@ -1,7 +1,6 @@
 //! One connection of a caller, from its first byte to its last: HTTP/1.1, HTTP/2 without TLS, or what it switched to.
 
 use std::{
-    convert::Infallible,
     fmt,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -80,6 +79,11 @@ impl Switched {
     }
 }
 
+/// In the extensions of an answer: the connection is closed instead of it, as by a process that has died.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the handler would not answer")]
+pub struct Aborted;
+
 impl fmt::Debug for Switched {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Switched").finish_non_exhaustive()
@@ -126,17 +130,21 @@ pub(crate) async fn serve<H, F, B>(
                 Ok(answer) => answer.await.map(Either::Left),
                 Err(refusal) => refusal.map(Either::Right),
             };
+            if let Some(aborted) = response.extensions_mut().remove::<Aborted>() {
+                return Err(aborted);
+            }
             let is_last = !phase.borrow().keeps_alive() || admission == Admission::Beyond;
             if is_last && is_http_1 {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             } else if is_last {
+                // HTTP/2 has a frame for it instead of a field (RFC 9113, section 6.8).
                 asked_late.notify_one();
             }
             if let Some(next) = response.extensions_mut().remove::<Switched>() {
                 answering.switches();
                 switched.put(next.take());
             }
-            Ok::<_, Infallible>(response.map(|body| Answered { body, answering }))
+            Ok::<_, Aborted>(response.map(|body| Answered { body, answering }))
         }
     });
     let builder = builder(&limits);

@@ -3,6 +3,7 @@
 //!
 //! What they answer is their own.
 
+pub mod admin;
 pub mod connection;
 mod pace;
 pub mod phase;
