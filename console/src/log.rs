@@ -6,6 +6,7 @@ use std::{
     io::{self, IoSlice, IsTerminal, Write},
     os::fd::{AsFd, BorrowedFd},
     sync::OnceLock,
+    time::SystemTime,
 };
 
 use clap::ValueEnum;
@@ -14,6 +15,7 @@ use rustix::{
     fs::{FileType, fstat},
     io::{Errno, ReadWriteFlags, pwritev2},
 };
+use serde::{Serialize, Serializer};
 use tracing::level_filters::LevelFilter;
 
 /// The longest piece that a pipe takes whole (`PIPE_BUF` of Linux). What is longer is cut.
@@ -39,6 +41,7 @@ pub fn start(format: LogFormat, level: LevelFilter) {
         LogFormat::Text => false,
         LogFormat::Json => true,
     };
+    let _ = IS_JSON.set(json);
     let lines = tracing_subscriber::fmt()
         .with_writer(|| Stderr)
         .with_max_level(level)
@@ -103,6 +106,45 @@ pub fn flush() {
     });
 }
 
+/// Writes a line at level info that has these fields, and is like any other, but costs a third: for what is logged once a
+/// request. Whether it did so or need not; if not, lines are for people, and are to be written as events.
+pub fn write_json(message: &str, fields: &impl Serialize) -> bool {
+    #[derive(Serialize)]
+    struct Line<'a, F> {
+        timestamp: Rfc3339Timestamp,
+        level: &'static str,
+        message: &'a str,
+        #[serde(flatten)]
+        fields: &'a F,
+    }
+    if LevelFilter::current() < LevelFilter::INFO {
+        return true;
+    }
+    if !IS_JSON.get().is_some_and(|is_json| *is_json) {
+        return false;
+    }
+    #[expect(clippy::disallowed_methods, reason = "it is for people, and decides nothing")]
+    let timestamp = Rfc3339Timestamp(SystemTime::now());
+    let mut line = Vec::with_capacity(512);
+    // Fails only if a field's own serialisation does.
+    if serde_json::to_writer(&mut line, &Line { timestamp, level: "INFO", message, fields }).is_ok() {
+        line.push(b'\n');
+        let _ = Stderr.write_all(&line);
+    }
+    true
+}
+
+struct Rfc3339Timestamp(SystemTime);
+
+impl Serialize for Rfc3339Timestamp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_rfc3339_micros(self.0))
+    }
+}
+
+/// Whether lines are JSON, once it is known.
+static IS_JSON: OnceLock<bool> = OnceLock::new();
+
 /// A level by name.
 ///
 /// # Errors
@@ -132,7 +174,14 @@ struct Stderr;
 
 impl Write for Stderr {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let piece = &line[..line.len().min(PIPE_BUF)];
+        let cut;
+        let piece = if line.len() > PIPE_BUF {
+            // The next line begins one of its own in any case.
+            cut = [&line[..PIPE_BUF - 1], b"\n"].concat();
+            &cut[..]
+        } else {
+            line
+        };
         let is_gathered = GATHERED.try_with(|gathered| {
             let Ok(mut gathered) = gathered.try_borrow_mut() else { return false };
             gathered.as_mut().map(|gathered| gathered.add(piece, write_lines)).is_some()

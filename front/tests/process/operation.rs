@@ -141,3 +141,17 @@ async fn sigterm_finishes_what_is_in_flight_and_exits_0() {
     assert_eq!((answer.status, answer.body.as_str()), (200, "hello"));
     assert_eq!(front.exit_code().await, Some(0));
 }
+
+#[tokio::test]
+async fn long_names_of_callers_leave_the_log_whole() {
+    let network = Network::new(83).await;
+    let _task = Task::start(&network, 1).await;
+    let mut front = Front::start(&network, &network.dns(&[1]).await, &[]).await;
+    let long = "x".repeat(5000);
+    let head = format!("GET /{long} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\nx-request-id: {long}\r\n\r\n");
+    for _ in 0..2 {
+        assert_eq!(front.send(&head).await.status, 200);
+        let line = front.event("request").await;
+        assert_eq!(["path", "request_id"].map(|name| line[name].as_str().unwrap().len()), [512, 512]);
+    }
+}
