@@ -1,26 +1,22 @@
 //! The edge to the tasks: connections, a pool of idle ones for each address, requests out and answers in. It decides
 //! nothing about retries.
 
+mod answer;
+mod open;
+
 use std::{
     collections::HashMap,
     io,
     net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use bytes::Bytes;
 use clap::ValueEnum;
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 use hyper::{
     Request, Response, StatusCode,
-    body::{Body, Frame, Incoming, SizeHint},
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{http1, http2},
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use socket2::SockRef;
@@ -31,6 +27,10 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tracing::debug;
+
+pub use answer::Answer;
+use answer::Lease;
+use open::{Kept, Multiplexed, Open, Sender, Using};
 
 use crate::{
     body::{RequestBody, Stalled},
@@ -45,10 +45,6 @@ const MOST_SWEEP: Duration = Duration::from_secs(5);
 
 /// A cap on the idle connections of one address. What is beyond is closed rather than kept.
 const MOST_KEPT: usize = 128;
-
-/// How many requests are in flight on one connection of HTTP/2 before another one is made: a task should allow at least as
-/// many (RFC 9113, section 6.5.2), and all of them suffer when its packets are lost.
-const MOST_STREAMS: usize = 100;
 
 /// How often one request looks for a connection of HTTP/2 that is not full before it takes a full one: more often than as
 /// many requests as may be in flight fill one.
@@ -126,105 +122,6 @@ struct Connections {
 
 /// A connection of HTTP/2 that is being made.
 type Making = Shared<BoxFuture<'static, Result<Multiplexed, String>>>;
-
-/// A connection that a request can be sent on.
-#[derive(Debug)]
-struct Open {
-    sender: Sender,
-    /// When it is used no more.
-    ends_at: Instant,
-    driver: AbortHandle,
-}
-
-#[derive(Debug)]
-enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
-    H2c(http2::SendRequest<RequestBody>, Using),
-}
-
-/// One of those who use a connection of HTTP/2: its requests in flight, and the pool.
-#[derive(Debug)]
-struct Using(Arc<AtomicUsize>);
-
-impl Using {
-    fn one_of(users: &Arc<AtomicUsize>) -> Self {
-        users.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(users))
-    }
-}
-
-impl Drop for Using {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// A connection of HTTP/2 that can be used.
-#[derive(Clone, Debug)]
-struct Multiplexed {
-    sender: http2::SendRequest<RequestBody>,
-    users: Arc<AtomicUsize>,
-    ends_at: Instant,
-    driver: AbortHandle,
-}
-
-impl Multiplexed {
-    fn of(open: &Open) -> Option<Self> {
-        let (ends_at, driver) = (open.ends_at, open.driver.clone());
-        match &open.sender {
-            Sender::Http1(_) => None,
-            Sender::H2c(sender, using) => {
-                Some(Self { sender: sender.clone(), users: Arc::clone(&using.0), ends_at, driver })
-            }
-        }
-    }
-
-    fn used(self) -> Open {
-        let sender = Sender::H2c(self.sender, Using::one_of(&self.users));
-        Open { sender, ends_at: self.ends_at, driver: self.driver }
-    }
-}
-
-impl Sender {
-    async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self {
-            Self::Http1(sender) => sender.try_send_request(request).await,
-            Self::H2c(sender, _) => sender.try_send_request(request).await,
-        }
-    }
-
-    fn is_closed(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_closed(),
-            Self::H2c(sender, _) => sender.is_closed(),
-        }
-    }
-
-    /// Whether a request would be sent now.
-    fn is_ready(&self) -> bool {
-        match self {
-            Self::Http1(sender) => sender.is_ready(),
-            Self::H2c(sender, using) => sender.is_ready() && using.0.load(Ordering::Relaxed) <= MOST_STREAMS,
-        }
-    }
-}
-
-#[derive(Debug)]
-struct Kept {
-    open: Open,
-    used_at: Instant,
-}
-
-impl Kept {
-    fn is_good(&self, limits: &Limits) -> bool {
-        self.used_at.elapsed() < limits.idle_timeout
-            && Instant::now() < self.open.ends_at
-            && !self.open.sender.is_closed()
-    }
-}
 
 impl Backend {
     /// No connections yet.
@@ -474,106 +371,4 @@ fn was_refused(error: &hyper::Error) -> bool {
 fn in_words(error: &hyper::Error) -> String {
     let words: Vec<_> = causes(error).map(ToString::to_string).collect();
     words.join(": ")
-}
-
-/// A connection that is carrying an answer.
-#[derive(Debug)]
-struct Lease {
-    backend: Arc<Backend>,
-    address: SocketAddr,
-    open: Open,
-    is_last: bool,
-}
-
-impl Lease {
-    /// The answer has been read to its end: the connection may serve another request as soon as it has sent all of this
-    /// one, whose body a task need not have waited for.
-    fn give_back(self) {
-        let Self { backend, address, mut open, is_last } = self;
-        if is_last {
-            open.driver.abort();
-            return;
-        }
-        let Sender::Http1(sender) = &mut open.sender else { return };
-        if backend.limits.idle_timeout.is_zero() || sender.is_closed() {
-            return;
-        }
-        if sender.is_ready() {
-            backend.keep(address, open);
-            return;
-        }
-        let waiting = Arc::clone(&backend);
-        backend.lock().drivers.spawn(async move {
-            if let Sender::Http1(sender) = &mut open.sender
-                && sender.ready().await.is_ok()
-            {
-                waiting.keep(address, open);
-            }
-        });
-    }
-}
-
-/// The body of an answer. Its connection goes back to the pool at its end, and is closed if it is dropped before.
-#[derive(Debug)]
-pub struct Answer {
-    body: Incoming,
-    lease: Option<Lease>,
-}
-
-impl Answer {
-    fn new(body: Incoming, lease: Option<Lease>) -> Self {
-        Self { body, lease }
-    }
-
-    /// Ends the connection after this answer, and with it a body that it has not been sent.
-    pub fn is_last(&mut self) {
-        if let Some(lease) = &mut self.lease {
-            lease.is_last = true;
-        }
-    }
-
-    fn end(&mut self) {
-        if let Some(lease) = self.lease.take() {
-            lease.give_back();
-        }
-    }
-}
-
-impl Drop for Answer {
-    fn drop(&mut self) {
-        // The server does not ask again for a body that said it was at its end.
-        if self.body.is_end_stream() {
-            self.end();
-        }
-    }
-}
-
-impl Body for Answer {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(context));
-        match &frame {
-            Some(Ok(_)) => {
-                if self.body.is_end_stream() {
-                    self.end();
-                }
-            }
-            Some(Err(_)) => drop(self.lease.take()),
-            None => self.end(),
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }
