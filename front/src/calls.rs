@@ -262,9 +262,15 @@ impl<'a> Calls<'a> {
         Some(request)
     }
 
-    /// The answer of a task that has not waited for the body that waited for it: it is not sent any more.
+    /// The answer of a task that has not asked for the body that waits for it. If it refuses the request the body is not sent
+    /// any more; if not, it takes the body without having asked.
     fn ended(&self, mut response: Response<Answer>) -> Response<Answer> {
-        if self.outgoing.expects_continue() && !self.leave.is_sent() {
+        if !self.outgoing.expects_continue() || self.leave.is_sent() {
+            return response;
+        }
+        if response.status().is_success() {
+            self.leave.said.notify_one();
+        } else {
             response.body_mut().is_last();
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }

@@ -250,6 +250,23 @@ async fn a_body_that_waits_is_sent_to_a_task_that_does_not_ask_for_it() {
 }
 
 #[tokio::test]
+async fn a_body_that_waits_is_sent_to_a_task_that_answers_well_before_it_has_it() {
+    let network = Network::new(84).await;
+    let listener = network.listen(1).await;
+    let front = Front::start(&network, &network.dns(&[1]).await, &["--continue-timeout", "1h"]).await;
+    let mut stream = front.connect().await;
+    stream.write_all(WAITING).await.unwrap();
+    let (mut task, _) = listener.accept().await.unwrap();
+    read_until(&mut task, "\r\n\r\n").await;
+    task.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    stream.write_all(b"hello").await.unwrap();
+    read_until(&mut task, "hello").await;
+    task.write_all(b"taken").await.unwrap();
+    read_until(&mut stream, "taken").await;
+}
+
+#[tokio::test]
 async fn a_body_that_waits_is_not_asked_for_if_there_is_no_task_or_it_answers_at_once() {
     let network = Network::new(52).await;
     let _task = raw_task(&network, 1, b"HTTP/1.1 417 Expectation Failed\r\ncontent-length: 3\r\n\r\nno\n").await;
