@@ -19,7 +19,7 @@ use crate::identity::{address_of, visible};
 /// Connection: close. SIGTERM or SIGINT: no new connections, requests in flight are finished, exit 0. Exit 125: it
 /// could not start.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "back", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "back", version = console::VERSION, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Where to listen. Port 0 takes a free port and logs it.
     #[arg(long, env = "BACK_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:1235")]

@@ -5,3 +5,6 @@
 pub mod dns_server;
 pub mod duration;
 pub mod log;
+
+/// What `--version` says: the version and, of a build that was given `LAMEDUCK_COMMIT`, the commit.
+pub const VERSION: &str = env!("LAMEDUCK_VERSION");

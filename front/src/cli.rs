@@ -28,7 +28,7 @@ use crate::{
 /// close. SIGTERM or SIGINT: no new connections, requests in flight are finished, exit 0. Exit 125: it could not
 /// start.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "front", version, max_term_width = 100, after_help = AFTER_HELP)]
+#[command(name = "front", version = console::VERSION, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
     /// Where to listen. Port 0 takes a free port and logs it.
     #[arg(long, env = "FRONT_LISTEN", value_name = "IP:PORT", default_value = "0.0.0.0:1234")]

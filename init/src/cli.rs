@@ -42,7 +42,7 @@ const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[command(
     name = "init",
-    version,
+    version = console::VERSION,
     max_term_width = 100,
     override_usage = "init [OPTIONS] [--] COMMAND [ARG]...\n       init --check URL",
     after_help = AFTER_HELP
