@@ -1,6 +1,6 @@
 //! Tells the crate which commit it is built from, if whoever builds says so.
 
-#![expect(clippy::disallowed_macros, reason = "cargo reads it")]
+#![expect(clippy::disallowed_macros, reason = "cargo reads a build script's stdout to its end")]
 
 use std::env;
 
