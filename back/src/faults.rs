@@ -15,6 +15,9 @@ pub const HEALTH: &str = "/health";
 /// The most memory that one fault takes.
 const MOST_LEAKED: u64 = 4096;
 
+/// The signals that end no process by themselves: CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH (signal(7)).
+const HARMLESS: [i32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
+
 /// A fault as it is asked for, in JSON.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
@@ -288,8 +291,10 @@ impl TryFrom<Wanted> for Fault {
             Name::IgnoreStop => Kind::IgnoreStop,
             Name::Crash => Kind::Process(match (wanted.exit_code, wanted.signal) {
                 (code, None) => Act::Exit(code.unwrap_or(1)),
-                (None, Some(signal)) if (1..=31).contains(&signal) => Act::Signal(signal),
-                (None, Some(_)) => return Err("signal must be a number from 1 to 31".to_owned()),
+                (None, Some(signal)) if (1..=31).contains(&signal) && !HARMLESS.contains(&signal) => {
+                    Act::Signal(signal)
+                }
+                (None, Some(_)) => return Err("signal must be one from 1 to 31 that ends a process".to_owned()),
                 (Some(_), Some(_)) => return Err("give exit_code or signal, not both".to_owned()),
             }),
             Name::Leak => match wanted.mebibytes {
@@ -438,6 +443,7 @@ mod tests {
             (r#"[{"fault":"latency","latency":"0","p99":"1s"}]"#, "give latency"),
             (r#"[{"fault":"crash","exit_code":1,"signal":9}]"#, "not both"),
             (r#"[{"fault":"crash","signal":0}]"#, "from 1 to 31"),
+            (r#"[{"fault":"crash","signal":17}]"#, "that ends a process"),
             (r#"[{"fault":"leak","mebibytes":0}]"#, "from 1 to 4096"),
             (r#"[{"fault":"hang","status":500}]"#, "it has no status"),
             (r#"[{"fault":"unhealthy","path":"/"}]"#, "it has no path"),

@@ -2,10 +2,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
 use tokio::task::yield_now;
 use tracing::warn;
 
@@ -19,11 +15,10 @@ pub(crate) fn exit(code: u8) -> ! {
     std::process::exit(code.into())
 }
 
-/// Sends the process a signal of its own.
+/// Ends the process by a signal: a handler of ours or of Rust's own, which expects that a fault comes again, is passed by.
 pub(crate) fn raise(signal: i32) {
     console::log::flush();
-    let sent = Signal::try_from(signal).and_then(|signal| kill(Pid::this(), signal));
-    if let Err(error) = sent {
+    if let Err(error) = signal_hook::low_level::emulate_default_handler(signal) {
         warn!(signal, %error, "the signal could not be sent");
     }
 }

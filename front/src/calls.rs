@@ -288,19 +288,29 @@ impl<'a> Calls<'a> {
     {
         let (backend, outgoing) = (Arc::clone(&self.front.backend), Arc::clone(&self.outgoing));
         let body = match &self.body {
-            Sendable::AgainAndAgain(body) if outgoing.is_idempotent() => Some(body.clone()),
-            Sendable::AgainAndAgain(_) | Sendable::Once(_) => None,
+            Sendable::AgainAndAgain(body) => Some(body.clone()),
+            Sendable::Once(_) => None,
         };
         async move {
             let address = in_flight.address;
             let mut result = backend.send(address, request, Connection::Any).await;
-            // The task closed a connection that had been idle, just as the request came. It may be well.
-            if let (Err(failed), Some(body)) = (&result, body)
-                && failed.was_reused
-                && failed.failure == Failure::NoAnswer
-            {
-                let again = outgoing.request(RequestBody::whole(body));
-                result = backend.send(address, again, Connection::New).await;
+            if let (Err(failed), Some(body)) = (&result, body) {
+                let is_its_end = match failed.failure {
+                    // The task closed a connection that had been idle, just as the request came. It may be well.
+                    Failure::NoAnswer => failed.was_reused && outgoing.is_idempotent(),
+                    // It ends the connection, or has enough on it, and has not acted on the request.
+                    Failure::Refused => true,
+                    Failure::NotConnected
+                    | Failure::NotSent
+                    | Failure::LateBody
+                    | Failure::BadBody
+                    | Failure::Garbage
+                    | Failure::TimedOut => false,
+                };
+                if is_its_end {
+                    let again = outgoing.request(RequestBody::whole(body));
+                    result = backend.send(address, again, Connection::New).await;
+                }
             }
             let may_switch = outgoing.asks_to_switch();
             (in_flight, result.and_then(|response| acceptable(response, may_switch)))

@@ -181,7 +181,9 @@ impl Front {
             return Ok(Sendable::AgainAndAgain(Bytes::new()));
         }
         let is_small = body.size_hint().exact().is_some_and(|length| length <= MOST_KEPT);
-        if !is_small || !outgoing.is_idempotent() || outgoing.expects_continue() {
+        // With HTTP/2 a task may say that it has not acted on a request, and then any of them is sent again.
+        let may_be_sent_again = outgoing.is_idempotent() || self.protocol == Protocol::H2c;
+        if !is_small || !may_be_sent_again || outgoing.expects_continue() {
             return Ok(Sendable::Once(Some(body)));
         }
         match timeout_at(deadline, body.collect()).await {
@@ -281,7 +283,9 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             // The server does not ask again for a body that said it was at its end.
-            if this.access.outcome == Outcome::CallerGone && this.body.is_end_stream() {
+            // Nor for one of HTTP/2 that has all its bytes, though its end may come in a frame of its own.
+            let is_whole = this.body.is_end_stream() || this.body.size_hint().exact() == Some(0);
+            if this.access.outcome == Outcome::CallerGone && is_whole {
                 this.access.outcome = Outcome::Answered;
             }
         }

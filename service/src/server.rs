@@ -89,7 +89,7 @@ where
         tokio::select! {
             biased;
             () = &mut stopping => break,
-            accepted = listener.accept(), if connections.len() < limits.max_connections + REFUSED_AT_ONCE => match accepted {
+            accepted = listener.accept(), if connections.len() < limits.max_connections.saturating_add(REFUSED_AT_ONCE) => match accepted {
                 Ok((stream, peer)) => {
                     let admission = if connections.len() < limits.max_connections { Admission::Within } else { Admission::Beyond };
                     tell(before, admission, limits.max_connections);

@@ -113,9 +113,11 @@ fn a_crash_has_its_exit_code_or_its_signal() {
     let mut running = breakable();
     running.fault(r#"{"fault":"crash","exit_code":42}"#);
     assert_eq!(running.exit_code(), Some(42));
-    let mut running = breakable();
-    running.fault(r#"{"fault":"crash","signal":9}"#);
-    assert_eq!(running.exit_code(), None);
+    for signal in [9, 11, 15] {
+        let mut running = breakable();
+        running.fault(&format!("{{\"fault\":\"crash\",\"signal\":{signal}}}"));
+        assert_eq!(running.exit_code(), None, "{signal}");
+    }
 }
 
 #[test]
