@@ -147,6 +147,36 @@ async fn what_a_task_of_http_2_refuses_is_done_by_another_one_whatever_it_is() {
     assert_eq!(task.requests(), 6);
 }
 
+#[tokio::test]
+async fn what_a_task_refuses_while_it_ends_a_connection_is_sent_to_it_again_with_its_body() {
+    let network = Network::new(85).await;
+    let listener = network.listen(1).await;
+    let task = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut ending = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = ending.accept().await.unwrap().unwrap();
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+        ending.graceful_shutdown();
+        let ended = tokio::spawn(async move { while ending.accept().await.is_some() {} });
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+        let answered = async {
+            let mut body = request.into_body();
+            let bytes = body.data().await.unwrap().unwrap();
+            respond.send_response(hyper::Response::new(()), false).unwrap().send_data(bytes, true).unwrap();
+        };
+        let (driven, ()) = tokio::join!(async { connection.accept().await.is_none() }, answered);
+        ended.abort();
+        driven
+    });
+    let front = Front::start(&network, &network.dns(&[1]).await, &H2C).await;
+    let request = "POST / HTTP/1.1\r\nhost: shop\r\nconnection: close\r\ncontent-length: 2\r\n\r\nhi";
+    let answer = front.send(request).await;
+    assert_eq!((answer.status, answer.body.contains("hi")), (200, true), "{answer:?}");
+    task.abort();
+}
+
 /// A task that switches protocols and then echoes, and the head that it got.
 fn switching_task(listener: tokio::net::TcpListener) -> JoinHandle<String> {
     tokio::spawn(async move {
