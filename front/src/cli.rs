@@ -133,18 +133,18 @@ pub struct Cli {
     #[arg(long, env = "FRONT_MAX_CONNECTIONS", value_name = "COUNT", value_parser = attempts, default_value = "4096")]
     pub max_connections: usize,
 
-    /// How long a caller's connection may be idle before it is closed. Longer than the load balancer before front keeps its own
+    /// How long a caller's connection of HTTP/1.1 may be idle before it is closed. Longer than the load balancer before front keeps its own
     /// (an AWS one: 60s), or it sends requests on connections that front is closing.
     #[arg(long, env = "FRONT_CALLER_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "75s")]
     pub caller_idle_timeout: Duration,
 
-    /// How long the head of a request may take, from its first byte on. Too long: who sends them slowly keeps connections
+    /// How long the head of a request of HTTP/1.1 may take, from its first byte on. Too long: who sends them slowly keeps connections
     /// busy for little.
     #[arg(long, env = "FRONT_HEAD_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
     pub head_timeout: Duration,
 
-    /// How long a body may bring nothing, in either direction, and how long a caller may take nothing of an answer, before
-    /// the request is given up. 0: for ever.
+    /// How long a body may bring nothing, in either direction, and how long a caller of HTTP/1.1 may take nothing of an
+    /// answer, before the request is given up. 0: for ever.
     ///
     /// Too short: streams that are silent now and then are cut off. Too long: those that nobody sends on are kept.
     #[arg(long, env = "FRONT_BODY_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1m")]
