@@ -21,6 +21,18 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     Ok(parsed)
 }
 
+/// A duration as in [`parse`], but not zero: for times in which something has to happen.
+///
+/// # Errors
+///
+/// What is wrong with `text`, and what was expected.
+pub fn positive(text: &str) -> Result<Duration, String> {
+    match parse(text)? {
+        Duration::ZERO => Err("no time at all, so that nothing could be done in it: give one such as 1s".to_owned()),
+        some => Ok(some),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,6 +44,15 @@ mod tests {
         {
             assert_eq!(parse(text), Ok(Duration::from_millis(expected)), "{text}");
         }
+    }
+
+    #[test]
+    fn a_time_in_which_something_has_to_happen_is_not_zero() {
+        assert_eq!(positive("1ns"), Ok(Duration::from_nanos(1)));
+        for text in ["0", "0s", "0m0s"] {
+            assert!(positive(text).unwrap_err().contains("such as 1s"), "{text}");
+        }
+        assert!(positive("soon").is_err());
     }
 
     #[test]

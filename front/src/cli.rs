@@ -58,7 +58,7 @@ pub struct Cli {
     pub resolver: Vec<SocketAddr>,
 
     /// How long a DNS server may take to answer; it is asked twice.
-    #[arg(long, env = "FRONT_DNS_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1s")]
+    #[arg(long, env = "FRONT_DNS_TIMEOUT", value_name = "DURATION", value_parser = duration::positive, default_value = "1s")]
     pub dns_timeout: Duration,
 
     /// An answer is used at least this long, whatever its TTL. Too short: a TTL of 0 floods the DNS server.
@@ -83,7 +83,7 @@ pub struct Cli {
     /// How long a connection to a task may take before another task is tried.
     ///
     /// Too short: a lost packet costs a task its turn. Too long: requests wait on tasks whose address is gone.
-    #[arg(long, env = "FRONT_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "500ms")]
+    #[arg(long, env = "FRONT_CONNECT_TIMEOUT", value_name = "DURATION", value_parser = duration::positive, default_value = "500ms")]
     pub connect_timeout: Duration,
 
     /// An answer with exactly this many addresses is a sample of them: Cloud Map never gives more than eight. 0: none is.
@@ -133,18 +133,18 @@ pub struct Cli {
     #[arg(long, env = "FRONT_MAX_CONNECTIONS", value_name = "COUNT", value_parser = attempts, default_value = "4096")]
     pub max_connections: usize,
 
-    /// How long a caller's connection of HTTP/1.1 may be idle before it is closed. Longer than the load balancer before front keeps its own
+    /// How long a caller's connection may be idle before it is closed. Longer than the load balancer before front keeps its own
     /// (an AWS one: 60s), or it sends requests on connections that front is closing.
-    #[arg(long, env = "FRONT_CALLER_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "75s")]
+    #[arg(long, env = "FRONT_CALLER_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::positive, default_value = "75s")]
     pub caller_idle_timeout: Duration,
 
-    /// How long the head of a request of HTTP/1.1 may take, from its first byte on. Too long: who sends them slowly keeps connections
-    /// busy for little.
-    #[arg(long, env = "FRONT_HEAD_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    /// How long the head of a request may take, from its first byte on. Of HTTP/2 it may take as long as a connection may be
+    /// idle. Too long: who sends them slowly keeps connections busy for little.
+    #[arg(long, env = "FRONT_HEAD_TIMEOUT", value_name = "DURATION", value_parser = duration::positive, default_value = "10s")]
     pub head_timeout: Duration,
 
-    /// How long a body may bring nothing, in either direction, and how long a caller of HTTP/1.1 may take nothing of an
-    /// answer, before the request is given up. 0: for ever.
+    /// How long a body may bring nothing, in either direction, and how long a caller may take nothing of an answer, before
+    /// the request is given up. 0: for ever.
     ///
     /// Too short: streams that are silent now and then are cut off. Too long: those that nobody sends on are kept.
     #[arg(long, env = "FRONT_BODY_IDLE_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "1m")]
@@ -161,7 +161,7 @@ pub struct Cli {
     pub tunnel_idle_timeout: Duration,
 
     /// How long a request may take until its answer begins, over all attempts. After that front answers 504.
-    #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "10s")]
+    #[arg(long, env = "FRONT_REQUEST_TIMEOUT", value_name = "DURATION", value_parser = duration::positive, default_value = "10s")]
     pub request_timeout: Duration,
 
     /// How long one task may take to answer before another is asked beside it, where asking twice is safe: idempotent methods
@@ -316,6 +316,7 @@ impl FromStr for BackendUrl {
         };
         let port = match (authority.port_u16(), authority.as_str().rsplit_once(':')) {
             (Some(_), _) if is_service => return Err(format!("SRV records bring the port: {EXPECTED}")),
+            (Some(0), _) => return Err(format!("port 0 is nobody's: {EXPECTED}")),
             (Some(port), _) => port,
             // "name:" and "name:99999", which the parser lets pass.
             (None, Some((_, port))) if !port.contains(']') => return Err(format!("{port:?} is no port: {EXPECTED}")),
@@ -380,6 +381,7 @@ mod tests {
             "http://user@back:1235",
             "http://back:",
             "http://back:99999",
+            "http://back:0",
             "http://:1235",
         ] {
             let error = text.parse::<BackendUrl>().unwrap_err();

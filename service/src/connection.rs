@@ -5,7 +5,6 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -13,7 +12,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::{
     Request, Response, StatusCode, Version,
-    body::{Body, Frame, Incoming, SizeHint},
+    body::{Body, Incoming},
     header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
     service::service_fn,
 };
@@ -21,7 +20,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
-use pin_project_lite::pin_project;
 use socket2::SockRef;
 use tokio::{
     net::TcpStream,
@@ -31,7 +29,8 @@ use tokio::{
 use tracing::debug;
 
 use crate::{
-    pace::{Answering, Pace, Paced},
+    answer::{Answered, Streams},
+    pace::{Pace, Paced},
     phase::Phase,
     server::Limits,
 };
@@ -48,6 +47,10 @@ const MOST_STREAMS: u32 = 100;
 /// not be noticed otherwise, as its connection has no idle time.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long a caller of HTTP/2 whose connection was idle has to say that it knows of the end. Requests that were on the way
+/// to us come meanwhile.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// How long a connection that has never carried a request may bring its first while we stop. It was accepted in good
 /// faith a moment ago, and its request may be on the way; hyper alone would close it at once.
@@ -113,71 +116,90 @@ pub(crate) async fn serve<H, F, B>(
     B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
 {
     set_options(&stream, peer, &limits);
-    let (pace, switched) = (Pace::default(), Switched::none());
+    let (pace, switched, streams) = (Pace::default(), Switched::none(), Arc::new(Streams::default()));
     // A request of HTTP/2 was answered after callers have been told to look elsewhere.
     let asked_late = Arc::new(Notify::new());
     let stream = Paced::new(stream, pace.clone(), limits.idle_timeout, limits.head_timeout);
-    let service = service_fn(|request: Request<Incoming>| {
-        let is_http_1 = request.version() != Version::HTTP_2;
-        let answering = pace.request(is_http_1);
-        let answer = match admission {
-            Admission::Within => Ok(handler(request, peer)),
-            Admission::Beyond => Err(too_many()),
-        };
-        let (phase, switched, asked_late) = (phase.clone(), switched.clone(), Arc::clone(&asked_late));
-        async move {
-            let mut response = match answer {
-                Ok(answer) => answer.await.map(Either::Left),
-                Err(refusal) => refusal.map(Either::Right),
+    let service =
+        service_fn(|request: Request<Incoming>| {
+            let is_http_1 = request.version() != Version::HTTP_2;
+            let answering = pace.request(is_http_1);
+            let answer = match admission {
+                Admission::Within => Ok(handler(request, peer)),
+                Admission::Beyond => Err(too_many()),
             };
-            if let Some(aborted) = response.extensions_mut().remove::<Aborted>() {
-                return Err(aborted);
+            let (phase, switched) = (phase.clone(), switched.clone());
+            let (asked_late, streams) = (Arc::clone(&asked_late), Arc::clone(&streams));
+            async move {
+                let mut response = match answer {
+                    Ok(answer) => answer.await.map(Either::Left),
+                    Err(refusal) => refusal.map(Either::Right),
+                };
+                if let Some(aborted) = response.extensions_mut().remove::<Aborted>() {
+                    return Err(aborted);
+                }
+                let is_last = !phase.borrow().keeps_alive() || admission == Admission::Beyond;
+                if is_last && is_http_1 {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                } else if is_last {
+                    // HTTP/2 has a frame for it instead of a field (RFC 9113, section 6.8).
+                    asked_late.notify_one();
+                }
+                if let Some(next) = response.extensions_mut().remove::<Switched>() {
+                    answering.switches();
+                    switched.put(next.take());
+                }
+                Ok::<_, Aborted>(response.map(|body| {
+                    if is_http_1 { Answered::Alone { body, answering } } else { streams.add(body, answering) }
+                }))
             }
-            let is_last = !phase.borrow().keeps_alive() || admission == Admission::Beyond;
-            if is_last && is_http_1 {
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            } else if is_last {
-                // HTTP/2 has a frame for it instead of a field (RFC 9113, section 6.8).
-                asked_late.notify_one();
-            }
-            if let Some(next) = response.extensions_mut().remove::<Switched>() {
-                answering.switches();
-                switched.put(next.take());
-            }
-            Ok::<_, Aborted>(response.map(|body| Answered { body, answering }))
-        }
-    });
+        });
     let builder = builder(&limits);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let (mut stop, mut duck) = (phase.clone(), phase.clone());
     let lame_duck = async {
-        if duck.wait_for(|phase| !phase.keeps_alive()).await.is_err() || !pace.is_used() || !pace.is_free() {
+        if duck.wait_for(|phase| !phase.keeps_alive()).await.is_err() || !pace.is_used() || !pace.is_shared() {
             asked_late.notified().await;
+        }
+    };
+    let until_end = async {
+        tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = past_accepting(&mut stop) => {
+                let first_request = async {
+                    if !pace.is_used() {
+                        sleep(FIRST_REQUEST).await;
+                    }
+                };
+                tokio::select! {
+                    biased;
+                    // Its answer, should there be one, says Connection: close, so that it ends by itself.
+                    ended = connection.as_mut() => ended,
+                    () = first_request => {
+                        connection.as_mut().graceful_shutdown();
+                        connection.await
+                    }
+                }
+            }
+            () = lame_duck => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+            () = pace.idle_for(limits.idle_timeout) => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    biased;
+                    ended = connection.as_mut() => ended,
+                    () = pace.idle_for(FAREWELL.min(limits.idle_timeout)) => Ok(()),
+                }
+            }
         }
     };
     let ended = tokio::select! {
         biased;
-        ended = connection.as_mut() => ended,
-        () = past_accepting(&mut stop) => {
-            let first_request = async {
-                if !pace.is_used() {
-                    sleep(FIRST_REQUEST).await;
-                }
-            };
-            tokio::select! {
-                biased;
-                // Its answer, should there be one, says Connection: close, so that it ends by itself.
-                ended = connection.as_mut() => ended,
-                () = first_request => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
-        () = lame_duck => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        ended = until_end => ended,
+        never = streams.watch(limits.body_idle_timeout) => never,
     };
     match ended {
         Ok(()) => {
@@ -226,33 +248,4 @@ fn too_many() -> Response<Full<Bytes>> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
-}
-
-pin_project! {
-    /// The body of an answer. The connection is idle again when it is gone.
-    struct Answered<B> {
-        #[pin]
-        body: B,
-        answering: Answering,
-    }
-}
-
-impl<B: Body> Body for Answered<B> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        self.project().body.poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

@@ -4,6 +4,7 @@
 //! What they answer is their own.
 
 pub mod admin;
+mod answer;
 pub mod connection;
 mod pace;
 pub mod phase;

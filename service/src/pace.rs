@@ -11,7 +11,8 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep, sleep},
+    sync::Notify,
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 
 /// How a connection of HTTP/2 begins (RFC 9113, section 3.4).
@@ -29,7 +30,9 @@ enum Waiting {
     ForHead,
     /// For an answer, and for the caller to take it.
     ForAnswer,
-    /// For several things at once, as HTTP/2 does, or for what is not HTTP: this is not where its time ends.
+    /// For several things at once, as HTTP/2 does.
+    ForStreams,
+    /// For what is not HTTP: its time ends elsewhere.
     Otherwise,
 }
 
@@ -37,26 +40,39 @@ enum Waiting {
 struct State {
     waiting: Waiting,
     is_used: bool,
+    /// Requests that are being answered.
+    in_flight: usize,
+    /// Since when a connection of HTTP/2 has had none.
+    idle_since: Option<Instant>,
     /// What is to come yet of the beginning of HTTP/2, if nothing else has come so far.
     preface: &'static [u8],
 }
 
 impl Default for State {
     fn default() -> Self {
-        Self { waiting: Waiting::default(), is_used: false, preface: HTTP_2 }
+        Self { waiting: Waiting::default(), is_used: false, in_flight: 0, idle_since: None, preface: HTTP_2 }
     }
 }
 
 /// What a connection is waiting for, shared by whoever reads from it and whoever answers.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Pace(Arc<Mutex<State>>);
+pub(crate) struct Pace(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// A connection of HTTP/2 has become idle.
+    idle: Notify,
+}
 
 impl Pace {
     /// A request has come. Its answer has been sent when what this returns is dropped.
     pub(crate) fn request(&self, is_alone: bool) -> Answering {
         let mut state = self.state();
         state.is_used = true;
-        state.waiting = if is_alone { Waiting::ForAnswer } else { Waiting::Otherwise };
+        state.in_flight += 1;
+        state.idle_since = None;
+        state.waiting = if is_alone { Waiting::ForAnswer } else { Waiting::ForStreams };
         Answering(self.clone())
     }
 
@@ -65,14 +81,38 @@ impl Pace {
         self.state().is_used
     }
 
-    /// Whether its time ends elsewhere: it carries several requests at once.
-    pub(crate) fn is_free(&self) -> bool {
-        self.state().waiting == Waiting::Otherwise
+    /// Whether it may carry several requests at once.
+    pub(crate) fn is_shared(&self) -> bool {
+        self.state().waiting == Waiting::ForStreams
+    }
+
+    /// Waits until a connection of HTTP/2 has had no request in flight for `limit`, counted from now at the earliest. A head
+    /// that is never finished is no request, and nothing else can come after it (RFC 9113, section 6.10). Connections of
+    /// HTTP/1.1 never end this.
+    pub(crate) async fn idle_for(&self, limit: Duration) {
+        let begun = Instant::now();
+        loop {
+            let since = self.state().idle_since;
+            match since {
+                Some(since) => {
+                    sleep_until(since.max(begun) + limit).await;
+                    if self.state().idle_since == Some(since) {
+                        return;
+                    }
+                }
+                None => self.0.idle.notified().await,
+            }
+        }
+    }
+
+    fn is_idle(&self, state: &mut State) {
+        state.idle_since = Some(Instant::now());
+        self.0.idle.notify_one();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock, so whatever is in there is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -90,8 +130,11 @@ impl Answering {
 impl Drop for Answering {
     fn drop(&mut self) {
         let mut state = self.0.state();
-        if state.waiting == Waiting::ForAnswer {
-            state.waiting = Waiting::Idle;
+        state.in_flight -= 1;
+        match state.waiting {
+            Waiting::ForAnswer => state.waiting = Waiting::Idle,
+            Waiting::ForStreams if state.in_flight == 0 => self.0.is_idle(&mut state),
+            Waiting::ToBegin | Waiting::Idle | Waiting::ForHead | Waiting::ForStreams | Waiting::Otherwise => {}
         }
     }
 }
@@ -118,7 +161,7 @@ impl<S> Paced<S> {
         let begins = match state.waiting {
             Waiting::ToBegin | Waiting::Idle => true,
             Waiting::ForHead => false,
-            Waiting::ForAnswer | Waiting::Otherwise => return,
+            Waiting::ForAnswer | Waiting::ForStreams | Waiting::Otherwise => return,
         };
         state.waiting = Waiting::ForHead;
         let length = bytes.len().min(state.preface.len());
@@ -127,7 +170,8 @@ impl<S> Paced<S> {
         state.preface = if is_so_far { rest } else { &[] };
         // All of it, as a caller that stopped on the way would never be looked at again.
         if is_so_far && rest.is_empty() {
-            state.waiting = Waiting::Otherwise;
+            state.waiting = Waiting::ForStreams;
+            self.pace.is_idle(&mut state);
         }
         drop(state);
         if begins {
@@ -139,7 +183,7 @@ impl<S> Paced<S> {
         let waiting = self.pace.state().waiting;
         match waiting {
             Waiting::ToBegin | Waiting::ForHead => self.runs_out.as_mut().poll(context).is_ready(),
-            Waiting::Idle | Waiting::ForAnswer | Waiting::Otherwise => false,
+            Waiting::Idle | Waiting::ForAnswer | Waiting::ForStreams | Waiting::Otherwise => false,
         }
     }
 }
@@ -268,5 +312,46 @@ mod tests {
         pace.request(true).switches();
         caller.write_all(b"hello").await.unwrap();
         assert_eq!(fails_after(&mut stream).await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_of_http_2_is_idle_from_its_beginning_and_from_its_last_answer_on() {
+        let (mut caller, mut stream, pace) = paced();
+        let idle_for = |limit| tokio::time::timeout(Duration::from_hours(24), pace.idle_for(limit));
+        let started = Instant::now();
+        assert!(idle_for(BEGIN).await.is_err(), "nothing has begun");
+
+        caller.write_all(HTTP_2).await.unwrap();
+        assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        let began = Instant::now();
+        assert_eq!((began - started).as_secs(), 24 * 3600);
+        idle_for(BEGIN).await.unwrap();
+        assert_eq!(began.elapsed(), BEGIN);
+
+        let (first, second) = (pace.request(false), pace.request(false));
+        assert!(idle_for(BEGIN).await.is_err(), "two requests are in flight");
+        drop(first);
+        assert!(idle_for(BEGIN).await.is_err(), "one request is in flight");
+        drop(second);
+        let ended = Instant::now();
+        sleep(BEGIN).await;
+        idle_for(HEAD).await.unwrap();
+        assert_eq!(ended.elapsed(), BEGIN + HEAD, "whoever waits anew waits from now on");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_while_a_connection_is_idle_begins_its_time_anew() {
+        let (mut caller, mut stream, pace) = paced();
+        caller.write_all(HTTP_2).await.unwrap();
+        assert_ne!(stream.read(&mut [0; 64]).await.unwrap(), 0);
+        let requests = async {
+            sleep(Duration::from_secs(70)).await;
+            let answering = pace.request(false);
+            sleep(Duration::from_secs(100)).await;
+            drop(answering);
+        };
+        let started = Instant::now();
+        tokio::join!(requests, pace.idle_for(BEGIN));
+        assert_eq!(started.elapsed(), Duration::from_secs(70 + 100) + BEGIN);
     }
 }

@@ -440,3 +440,85 @@ async fn many_who_come_at_once_are_queued_until_they_are_accepted() {
     };
     timeout(PATIENCE, coming).await.expect("nobody is left waiting");
 }
+
+#[tokio::test]
+async fn an_answer_of_http_2_that_nobody_takes_is_let_go_of_while_its_neighbours_go_on() {
+    let limits = Limits { body_idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::granting(limits).await;
+    let mut caller = server.connect_http_2().await;
+    let request = |path| Request::get(format!("http://server{path}")).body(Empty::<Bytes>::new()).unwrap();
+    let mut untaken = caller.send_request(request("/endless")).await.unwrap();
+    timeout(PATIENCE, server.release.notified()).await.expect("it is let go of");
+
+    let answer = timeout(PATIENCE, caller.send_request(request("/"))).await.unwrap().unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "answer");
+    let rest = async { while untaken.frame().await.expect("it does not end as if it were whole").is_ok() {} };
+    timeout(PATIENCE, rest).await.expect("it is reset");
+}
+
+#[tokio::test]
+async fn an_answer_of_http_2_that_is_taken_slowly_is_not_let_go_of() {
+    let limits = Limits { body_idle_timeout: Duration::from_millis(300), ..Limits::default() };
+    let server = Server::granting(limits).await;
+    let mut caller = server.connect_http_2().await;
+    let request = Request::get("http://server/endless").body(Empty::<Bytes>::new()).unwrap();
+    let mut body = caller.send_request(request).await.unwrap();
+    // Several times what the window holds, and longer than the limit.
+    for _ in 0..24 {
+        let mut taken = 0;
+        while taken < 1 << 19 {
+            taken += body.frame().await.unwrap().unwrap().into_data().unwrap().len();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_without_a_request_ends_even_where_the_caller_does_not_answer() {
+    const SETTINGS: u8 = 4;
+    const HEADERS: u8 = 1;
+    const GOAWAY: u8 = 7;
+    let limits = Limits { idle_timeout: Duration::from_millis(200), ..Limits::default() };
+    let server = Server::granting(limits).await;
+    let beginning = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(), frame(SETTINGS, 0, 0, &[])].concat();
+    // One says nothing more, and one begins a head without an end: ":method: GET" as it is in HPACK.
+    for more in [vec![], frame(HEADERS, 0, 1, &[0x82])] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(&beginning).await.unwrap();
+        stream.write_all(&more).await.unwrap();
+        let mut bytes = Vec::new();
+        timeout(PATIENCE, stream.read_to_end(&mut bytes)).await.expect("it ends").unwrap();
+        let mut kinds = Vec::new();
+        while let Some(&[a, b, c, kind, ..]) = bytes.first_chunk::<9>() {
+            kinds.push(kind);
+            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+            bytes.drain(..9 + length);
+        }
+        assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_of_http_2_is_not_idle_while_a_request_is_answered() {
+    let limits = Limits { idle_timeout: Duration::from_millis(50), ..Limits::default() };
+    let server = Server::granting(limits).await;
+    let mut caller = server.connect_http_2().await;
+    let request = Request::get("http://server/slow").body(Empty::<Bytes>::new()).unwrap();
+    let answer = tokio::spawn(caller.send_request(request));
+    server.asked.notified().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    server.release.notify_one();
+    assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    let closed = async {
+        while caller.ready().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("it is closed when it has been idle");
+}

@@ -341,3 +341,28 @@ async fn an_answer_that_stalls_is_cut_off() {
     assert!(String::from_utf8(answer).unwrap().ends_with("\r\n\r\nhel"));
     assert_eq!(front.event("request").await["outcome"], "nothing came for too long");
 }
+
+#[tokio::test]
+async fn a_caller_of_http_2_that_takes_nothing_gives_its_place_to_others() {
+    let network = Network::new(86).await;
+    // The second byte waits until the caller has taken the first one.
+    let _task =
+        raw_task(&network, 1, b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n1\r\nb\r\n0\r\n\r\n")
+            .await;
+    let options = ["--max-in-flight", "1", "--body-idle-timeout", "200ms"];
+    let front = Front::start(&network, &network.dns(&[1]).await, &options).await;
+    let stream = TokioIo::new(front.connect().await);
+    let (mut caller, connection) =
+        http2::Builder::new(TokioExecutor::new()).initial_stream_window_size(0).handshake(stream).await.unwrap();
+    tokio::spawn(connection);
+    let untaken = caller.send_request(get("/")).await.unwrap();
+    assert_eq!(untaken.status(), 200);
+    assert_eq!(front.ask("GET", "/").await.status, 503, "its place is taken");
+    let served = async {
+        while front.ask("GET", "/").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, served).await.expect("its place is free again");
+    drop(untaken);
+}
