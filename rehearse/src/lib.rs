@@ -1,0 +1,9 @@
+//! An ECS rolling deploy on one machine: real processes, real DNS, real load, ECS's rules; and for each request that failed
+//! the reason.
+//!
+//! The rules are pure: they take the time and what was observed, and say what is to be done. Times are those of the service
+//! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
+
+pub mod record;
+pub mod request;
+pub mod timeline;

@@ -1,0 +1,3 @@
+//! The `rehearse` binary.
+
+fn main() {}
