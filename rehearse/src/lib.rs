@@ -4,6 +4,9 @@
 //! The rules are pure: they take the time and what was observed, and say what is to be done. Times are those of the service
 //! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
 
+pub mod cache;
+pub mod health;
 pub mod record;
 pub mod request;
 pub mod timeline;
+pub mod zone;

@@ -1,0 +1,294 @@
+//! What the authority says of a service: Cloud Map's instances and Route 53's answers. Pure.
+
+use std::{net::Ipv4Addr, time::Duration};
+
+use crate::timeline::TaskId;
+
+/// How answers are made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Terms {
+    /// The TTL of the records.
+    pub ttl: Duration,
+    /// How long "no such name" and "no such record" may be kept: the least of the SOA record's TTL and its last field (RFC
+    /// 2308, section 5).
+    pub negative_ttl: Duration,
+    /// How many records an answer has at most.
+    pub most_answers: usize,
+    /// How long a change of health takes to show, from the first report that differs.
+    pub health_delay: Duration,
+    /// Whether an instance is healthy until it is reported on.
+    pub is_healthy_at_first: bool,
+}
+
+/// An instance that is registered, or was, or will be.
+#[derive(Clone, Debug)]
+struct Instance {
+    task: TaskId,
+    address: Ipv4Addr,
+    from: Duration,
+    until: Option<Duration>,
+    is_healthy: bool,
+    /// A health that was reported and does not show yet.
+    reported: Option<(Duration, bool)>,
+    is_told: bool,
+}
+
+impl Instance {
+    fn is_named(&self, now: Duration) -> bool {
+        self.from <= now && self.until.is_none_or(|until| now < until)
+    }
+
+    fn is_healthy(&self, now: Duration) -> bool {
+        match self.reported {
+            Some((from, is_healthy)) if from <= now => is_healthy,
+            Some(_) | None => self.is_healthy,
+        }
+    }
+}
+
+/// Addresses for a name, or why there are none.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Answer {
+    /// Records.
+    Addresses {
+        /// In the order in which they are sent.
+        addresses: Vec<Ipv4Addr>,
+        /// How long they may be kept.
+        ttl: Duration,
+    },
+    /// The name is not there.
+    NoName {
+        /// How long that may be kept.
+        ttl: Duration,
+    },
+}
+
+impl Answer {
+    /// The same, with that much left of its time, and in this order.
+    #[must_use]
+    pub fn left(&self, left: Duration, shuffle: impl FnOnce(&mut [Ipv4Addr])) -> Self {
+        match self {
+            Self::Addresses { addresses, .. } => {
+                let mut addresses = addresses.clone();
+                shuffle(&mut addresses);
+                Self::Addresses { addresses, ttl: left }
+            }
+            Self::NoName { .. } => Self::NoName { ttl: left },
+        }
+    }
+
+    /// How long it may be kept.
+    #[must_use]
+    pub fn ttl(&self) -> Duration {
+        match self {
+            Self::Addresses { ttl, .. } | Self::NoName { ttl } => *ttl,
+        }
+    }
+}
+
+/// A change that answers show.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Change {
+    /// From when on.
+    pub at: Duration,
+    /// Of which task.
+    pub task: TaskId,
+    /// Whether it is named from then on.
+    pub is_named: bool,
+}
+
+/// The records of one service.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    terms: Terms,
+    instances: Vec<Instance>,
+}
+
+impl Zone {
+    /// No records yet.
+    #[must_use]
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, instances: Vec::new() }
+    }
+
+    /// A task is named from then on.
+    pub fn register(&mut self, task: TaskId, address: Ipv4Addr, from: Duration) {
+        let is_healthy = self.terms.is_healthy_at_first;
+        self.instances.push(Instance { task, address, from, until: None, is_healthy, reported: None, is_told: false });
+    }
+
+    /// A task is not named from then on. One that is not named yet never is.
+    pub fn deregister(&mut self, task: TaskId, until: Duration) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
+            instance.until = Some(instance.until.map_or(until, |earlier| earlier.min(until)));
+        }
+    }
+
+    /// A task's health is reported. It shows after a while; reports of the same meanwhile change nothing.
+    ///
+    /// Source: `HealthCheckCustomConfig`, <https://docs.aws.amazon.com/cloud-map/latest/api/API_HealthCheckCustomConfig.html>.
+    pub fn report(&mut self, task: TaskId, is_healthy: bool, now: Duration) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
+            instance.is_healthy = instance.is_healthy(now);
+            instance.reported = match instance.reported.filter(|(from, _)| now < *from) {
+                Some((from, reported)) if reported == is_healthy => Some((from, reported)),
+                Some(_) | None if instance.is_healthy == is_healthy => None,
+                Some(_) | None => Some((now + self.terms.health_delay, is_healthy)),
+            };
+        }
+    }
+
+    /// What has begun to show, in the order of time. Forgets what never shows again.
+    pub fn advance(&mut self, now: Duration) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for instance in &mut self.instances {
+            let ends = instance.until.filter(|until| *until <= now);
+            if !instance.is_told && instance.from <= now && ends.is_none_or(|until| instance.from < until) {
+                instance.is_told = true;
+                changes.push(Change { at: instance.from, task: instance.task, is_named: true });
+            }
+            if let Some(at) = ends.filter(|_| instance.is_told) {
+                changes.push(Change { at, task: instance.task, is_named: false });
+            }
+        }
+        self.instances.retain(|instance| instance.until.is_none_or(|until| now < until));
+        changes.sort_by_key(|change| change.at);
+        changes
+    }
+
+    /// When something begins to show next.
+    #[must_use]
+    pub fn next_change(&self, now: Duration) -> Option<Duration> {
+        let times =
+            self.instances.iter().flat_map(|instance| [(!instance.is_told).then_some(instance.from), instance.until]);
+        times.flatten().filter(|at| now < *at).min()
+    }
+
+    /// Who is named, healthy or not.
+    #[must_use]
+    pub fn named(&self, now: Duration) -> Vec<Ipv4Addr> {
+        self.instances.iter().filter(|instance| instance.is_named(now)).map(|instance| instance.address).collect()
+    }
+
+    /// What a question for the service's name is answered: up to eight healthy instances in any order; if none is healthy,
+    /// of all of them; if there are none, that there is no such name.
+    ///
+    /// Source: RoutingPolicy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
+    pub fn answer(&self, now: Duration, random: &mut fastrand::Rng) -> Answer {
+        let named = || self.instances.iter().filter(|instance| instance.is_named(now));
+        let healthy: Vec<_> = named().filter(|instance| instance.is_healthy(now)).map(|it| it.address).collect();
+        let mut addresses = if healthy.is_empty() { named().map(|it| it.address).collect() } else { healthy };
+        if addresses.is_empty() {
+            return Answer::NoName { ttl: self.terms.negative_ttl };
+        }
+        random.shuffle(&mut addresses);
+        addresses.truncate(self.terms.most_answers);
+        Answer::Addresses { addresses, ttl: self.terms.ttl }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    const TERMS: Terms = Terms {
+        ttl: secs(60),
+        negative_ttl: secs(300),
+        most_answers: 8,
+        health_delay: secs(30),
+        is_healthy_at_first: true,
+    };
+
+    fn address(number: u32) -> Ipv4Addr {
+        Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap())
+    }
+
+    fn zone(tasks: u32) -> Zone {
+        let mut zone = Zone::new(TERMS);
+        for number in 1..=tasks {
+            zone.register(TaskId(number), address(number), secs(0));
+        }
+        zone
+    }
+
+    fn answered(zone: &Zone, now: Duration) -> Vec<Ipv4Addr> {
+        match zone.answer(now, &mut fastrand::Rng::with_seed(1)) {
+            Answer::Addresses { mut addresses, ttl } => {
+                assert_eq!(ttl, secs(60));
+                addresses.sort();
+                addresses
+            }
+            Answer::NoName { ttl } => {
+                assert_eq!(ttl, secs(300));
+                vec![]
+            }
+        }
+    }
+
+    #[test]
+    fn a_task_is_named_from_its_registration_to_its_deregistration() {
+        let mut zone = zone(1);
+        zone.register(TaskId(2), address(2), secs(18));
+        assert_eq!(zone.next_change(secs(0)), Some(secs(18)));
+        assert_eq!(answered(&zone, secs(17)), [address(1)]);
+        assert_eq!(answered(&zone, secs(18)), [address(1), address(2)]);
+        zone.deregister(TaskId(1), secs(22));
+        assert_eq!(answered(&zone, secs(21)), [address(1), address(2)]);
+        assert_eq!(answered(&zone, secs(22)), [address(2)]);
+        let shown = |change: Change| (change.at.as_secs(), change.task.0, change.is_named);
+        let changes: Vec<_> = zone.advance(secs(60)).into_iter().map(shown).collect();
+        assert_eq!(changes, [(0, 1, true), (18, 2, true), (22, 1, false)]);
+        assert_eq!((zone.advance(secs(61)), zone.next_change(secs(61))), (vec![], None));
+        zone.deregister(TaskId(2), secs(70));
+        assert!(answered(&zone, secs(70)).is_empty());
+    }
+
+    #[test]
+    fn a_task_that_is_deregistered_before_it_shows_never_does() {
+        let mut zone = zone(0);
+        zone.register(TaskId(1), address(1), secs(18));
+        zone.deregister(TaskId(1), secs(17));
+        assert!(answered(&zone, secs(20)).is_empty());
+        assert_eq!(zone.advance(secs(20)), []);
+    }
+
+    #[test]
+    fn an_answer_has_eight_records_of_more_and_each_of_them_in_its_turn() {
+        let zone = zone(12);
+        let mut random = fastrand::Rng::with_seed(7);
+        let mut counts = std::collections::BTreeMap::new();
+        for _ in 0..1200 {
+            let Answer::Addresses { addresses, .. } = zone.answer(secs(1), &mut random) else {
+                panic!("there are some")
+            };
+            assert_eq!(addresses.len(), 8);
+            for address in addresses {
+                *counts.entry(address).or_insert(0) += 1;
+            }
+        }
+        assert_eq!(counts.len(), 12);
+        assert!(counts.values().all(|count| (720..880).contains(count)), "800 expected of each: {counts:?}");
+    }
+
+    #[test]
+    fn the_unhealthy_are_not_named_after_a_while_unless_all_are() {
+        let mut zone = zone(2);
+        zone.report(TaskId(1), true, secs(5));
+        zone.report(TaskId(1), false, secs(10));
+        zone.report(TaskId(1), false, secs(25));
+        assert_eq!(answered(&zone, secs(39)).len(), 2);
+        assert_eq!(answered(&zone, secs(40)), [address(2)], "thirty seconds after the first report");
+        zone.report(TaskId(2), false, secs(40));
+        assert_eq!(answered(&zone, secs(69)), [address(2)]);
+        assert_eq!(answered(&zone, secs(70)).len(), 2, "all of them, as none is healthy");
+        zone.report(TaskId(1), true, secs(80));
+        zone.report(TaskId(1), false, secs(90));
+        assert_eq!(answered(&zone, secs(120)).len(), 2, "taken back before it showed");
+        zone.report(TaskId(1), true, secs(130));
+        assert_eq!(answered(&zone, secs(160)), [address(1)]);
+    }
+}
