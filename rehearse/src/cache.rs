@@ -79,26 +79,27 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    fn says(host: u8, ttl: u64) -> Option<Answer> {
-        Some(Answer::Addresses { addresses: vec![Ipv4Addr::new(127, 0, 1, host)], ttl: secs(ttl) })
+    fn says(host: u8, ttl: u64) -> Answer {
+        Answer::Addresses { addresses: vec![Ipv4Addr::new(127, 0, 1, host)], ttl: secs(ttl) }
     }
 
     #[test]
     fn an_answer_is_kept_for_its_ttl_and_handed_out_with_what_is_left_of_it() {
         let mut cache = Cache::in_phase(1.0);
-        let ask = |cache: &mut Cache, now, host| cache.answer(secs(now), || says(host, 60), |_| {}).unwrap();
-        assert_eq!(ask(&mut cache, 10, 1), Reply { answer: says(1, 60).unwrap(), asked: secs(10) });
-        assert_eq!(ask(&mut cache, 69, 2), Reply { answer: says(1, 1).unwrap(), asked: secs(10) });
-        assert_eq!(ask(&mut cache, 70, 3), Reply { answer: says(3, 60).unwrap(), asked: secs(70) });
+        let ask = |cache: &mut Cache, now, host| cache.answer(secs(now), || Some(says(host, 60)), |_| {}).unwrap();
+        assert_eq!(ask(&mut cache, 10, 1), Reply { answer: says(1, 60), asked: secs(10) });
+        assert_eq!(ask(&mut cache, 69, 2), Reply { answer: says(1, 1), asked: secs(10) });
+        assert_eq!(ask(&mut cache, 70, 3), Reply { answer: says(3, 60), asked: secs(70) });
     }
 
     #[test]
     fn a_phase_shortens_the_first_answer_only() {
         let mut cache = Cache::in_phase(0.25);
-        let ask = |cache: &mut Cache, now, host| cache.answer(secs(now), || says(host, 60), |_| {}).unwrap().answer;
-        assert_eq!(ask(&mut cache, 0, 1), says(1, 15).unwrap());
-        assert_eq!(ask(&mut cache, 15, 2), says(2, 60).unwrap());
-        assert_eq!(ask(&mut cache, 74, 3), says(2, 1).unwrap());
+        let ask =
+            |cache: &mut Cache, now, host| cache.answer(secs(now), || Some(says(host, 60)), |_| {}).unwrap().answer;
+        assert_eq!(ask(&mut cache, 0, 1), says(1, 15));
+        assert_eq!(ask(&mut cache, 15, 2), says(2, 60));
+        assert_eq!(ask(&mut cache, 74, 3), says(2, 1));
     }
 
     #[test]
@@ -106,9 +107,9 @@ mod tests {
         let mut cache = Cache::in_phase(1.0);
         let none = Answer::NoName { ttl: secs(300) };
         cache.answer(secs(0), || Some(none.clone()), |_| {});
-        let reply = cache.answer(secs(299), || says(1, 60), |_| {}).unwrap();
+        let reply = cache.answer(secs(299), || Some(says(1, 60)), |_| {}).unwrap();
         assert_eq!(reply.answer, Answer::NoName { ttl: secs(1) });
-        assert_eq!(cache.answer(secs(300), || says(1, 60), |_| {}).unwrap().answer, says(1, 60).unwrap());
+        assert_eq!(cache.answer(secs(300), || Some(says(1, 60)), |_| {}).unwrap().answer, says(1, 60));
     }
 
     #[test]
@@ -116,10 +117,10 @@ mod tests {
         for may in [false, true] {
             let mut cache = Cache::in_phase(1.0).serving_stale(may);
             assert_eq!(cache.answer(secs(0), || None, |_| {}), None);
-            cache.answer(secs(0), || says(1, 60), |_| {});
+            cache.answer(secs(0), || Some(says(1, 60)), |_| {});
             let stale = cache.answer(secs(90), || None, |_| {});
-            assert_eq!(stale.map(|reply| reply.answer), says(1, 30).filter(|_| may));
-            assert_eq!(cache.answer(secs(91), || says(2, 60), |_| {}).unwrap().answer, says(2, 60).unwrap());
+            assert_eq!(stale.map(|reply| reply.answer), may.then(|| says(1, 30)));
+            assert_eq!(cache.answer(secs(91), || Some(says(2, 60)), |_| {}).unwrap().answer, says(2, 60));
         }
     }
 }

@@ -173,7 +173,7 @@ impl Zone {
     /// What a question for the service's name is answered: up to eight healthy instances in any order; if none is healthy,
     /// of all of them; if there are none, that there is no such name.
     ///
-    /// Source: RoutingPolicy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
+    /// Source: the routing policy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
     pub fn answer(&self, now: Duration, random: &mut fastrand::Rng) -> Answer {
         let named = || self.instances.iter().filter(|instance| instance.is_named(now));
         let healthy: Vec<_> = named().filter(|instance| instance.is_healthy(now)).map(|it| it.address).collect();
