@@ -39,6 +39,13 @@ impl Health {
         Self { check, started, status: Status::Unknown, failures: 0, next_probe: Some(started + check.interval) }
     }
 
+    /// The health of a container that has been healthy for long, and is probed next then.
+    #[must_use]
+    pub fn steady(check: Check, next_probe: Duration) -> Self {
+        let started = Duration::ZERO;
+        Self { check, started, status: Status::Healthy, failures: 0, next_probe: Some(next_probe) }
+    }
+
     /// When it is probed next. None while a probe is under way.
     #[must_use]
     pub fn next_probe(&self) -> Option<Duration> {

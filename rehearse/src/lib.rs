@@ -8,5 +8,8 @@ pub mod cache;
 pub mod health;
 pub mod record;
 pub mod request;
+pub mod rollout;
+pub mod rules;
+pub mod task;
 pub mod timeline;
 pub mod zone;
