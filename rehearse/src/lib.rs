@@ -5,6 +5,7 @@
 //! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
 
 pub mod cache;
+pub mod cluster;
 pub mod health;
 pub mod record;
 pub mod request;
@@ -12,4 +13,5 @@ pub mod rollout;
 pub mod rules;
 pub mod task;
 pub mod timeline;
+pub mod verdict;
 pub mod zone;

@@ -1,6 +1,6 @@
 //! What happened to tasks and their records during a run, in the order of time. Pure.
 
-use std::{fmt, net::Ipv4Addr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -145,4 +145,121 @@ pub enum What {
         /// In words.
         text: String,
     },
+}
+
+/// Who was named by DNS and who was in the cluster, a line for each moment at which that changed: the format of the article
+/// that this began with, whose clock here begins at the start of the run.
+///
+/// ```text
+/// 00:00:21 Route53: ["127.0.1.3"] ["127.0.1.4"] | ECS: 127.0.1.3 127.0.1.4 127.0.1.5
+/// ```
+#[must_use]
+pub fn records_and_tasks(events: &[Event]) -> String {
+    let mut addresses = BTreeMap::new();
+    let (mut named, mut live): (Vec<TaskId>, Vec<TaskId>) = (Vec::new(), Vec::new());
+    let mut told: Vec<(u64, String)> = Vec::new();
+    for event in events {
+        match &event.what {
+            What::Created { task, address, .. } => {
+                addresses.insert(*task, *address);
+                live.push(*task);
+            }
+            What::Moved { task, to, .. } if *to >= State::Deactivating => live.retain(|it| it != task),
+            What::Registered { task } => named.push(*task),
+            What::Deregistered { task } => named.retain(|it| it != task),
+            What::Moved { .. }
+            | What::Health { .. }
+            | What::Listens { .. }
+            | What::Signalled { .. }
+            | What::Exited { .. }
+            | What::DeploymentStarted { .. }
+            | What::DeploymentCompleted { .. }
+            | What::DeploymentFailed { .. }
+            | What::Note { .. } => continue,
+        }
+        let of = |tasks: &[TaskId], show: fn(&Ipv4Addr) -> String| {
+            let mut shown: Vec<_> = tasks.iter().filter_map(|task| addresses.get(task)).collect();
+            shown.sort();
+            shown.into_iter().map(show).collect::<Vec<_>>().join(" ")
+        };
+        let (route53, ecs) = (of(&named, |it| format!("[\"{it}\"]")), of(&live, Ipv4Addr::to_string));
+        let said = format!("Route53: {route53} | ECS: {ecs}");
+        // One line a second, the last one of it: what the article's script would have seen.
+        let at = event.at.as_secs();
+        if told.last().is_some_and(|(second, _)| *second == at) {
+            told.pop();
+        }
+        if told.last().is_none_or(|(_, last)| *last != said) {
+            told.push((at, said));
+        }
+    }
+    text(told.iter().map(|(at, line)| (Duration::from_secs(*at), line)))
+}
+
+/// Hours, minutes and seconds of a run.
+#[must_use]
+pub fn clock(at: Duration) -> String {
+    let seconds = at.as_secs();
+    format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Created { task, revision, address } => {
+                write!(f, "{task} of revision {revision} is created: {address}")
+            }
+            Self::Moved { task, to, reason } => {
+                write!(f, "{task} {to}")?;
+                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+            }
+            Self::Registered { task } => write!(f, "{task} is named by DNS"),
+            Self::Deregistered { task } => write!(f, "{task} is not named by DNS any more"),
+            Self::Health { task, status } => write!(f, "{task} is {status}"),
+            Self::Listens { task } => write!(f, "{task} listens"),
+            Self::Signalled { task, signal } => write!(f, "{task} gets {signal}"),
+            Self::Exited { task, how } => write!(f, "{task} has ended: {how}"),
+            Self::DeploymentStarted { revision } => write!(f, "deployment of revision {revision}"),
+            Self::DeploymentCompleted { revision } => write!(f, "deployment of revision {revision} is complete"),
+            Self::DeploymentFailed { revision, reason } => {
+                write!(f, "deployment of revision {revision} has failed: {reason}")
+            }
+            Self::Note { text } => f.write_str(text),
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Provisioning => "PROVISIONING",
+            Self::Pending => "PENDING",
+            Self::Activating => "ACTIVATING",
+            Self::Running => "RUNNING",
+            Self::Deactivating => "DEACTIVATING",
+            Self::Stopping => "STOPPING",
+            Self::Deprovisioning => "DEPROVISIONING",
+            Self::Stopped => "STOPPED",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "UNKNOWN",
+            Self::Healthy => "HEALTHY",
+            Self::Unhealthy => "UNHEALTHY",
+        })
+    }
+}
+
+/// The events as lines, each with its second.
+#[must_use]
+pub fn lines(events: &[Event]) -> String {
+    text(events.iter().map(|event| (event.at, &event.what)))
+}
+
+fn text(lines: impl Iterator<Item = (Duration, impl fmt::Display)>) -> String {
+    lines.fold(String::new(), |text, (at, line)| text + &format!("{} {line}\n", clock(at)))
 }

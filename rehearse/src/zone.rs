@@ -1,6 +1,10 @@
 //! What the authority says of a service: Cloud Map's instances and Route 53's answers. Pure.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use crate::timeline::TaskId;
 
@@ -30,7 +34,6 @@ struct Instance {
     is_healthy: bool,
     /// A health that was reported and does not show yet.
     reported: Option<(Duration, bool)>,
-    is_told: bool,
 }
 
 impl Instance {
@@ -102,19 +105,22 @@ pub struct Change {
 pub struct Zone {
     terms: Terms,
     instances: Vec<Instance>,
+    /// Who was named when this was last looked at, and when that was.
+    shown: BTreeSet<TaskId>,
+    looked: Option<Duration>,
 }
 
 impl Zone {
     /// No records yet.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
-        Self { terms, instances: Vec::new() }
+        Self { terms, instances: Vec::new(), shown: BTreeSet::new(), looked: None }
     }
 
     /// A task is named from then on.
     pub fn register(&mut self, task: TaskId, address: Ipv4Addr, from: Duration) {
         let is_healthy = self.terms.is_healthy_at_first;
-        self.instances.push(Instance { task, address, from, until: None, is_healthy, reported: None, is_told: false });
+        self.instances.push(Instance { task, address, from, until: None, is_healthy, reported: None });
     }
 
     /// A task is not named from then on. One that is not named yet never is.
@@ -138,36 +144,45 @@ impl Zone {
         }
     }
 
-    /// What has begun to show, in the order of time. Forgets what never shows again.
+    /// What has changed in what answers show, in the order of time. Forgets what never shows again.
     pub fn advance(&mut self, now: Duration) -> Vec<Change> {
         let mut changes = Vec::new();
-        for instance in &mut self.instances {
-            let ends = instance.until.filter(|until| *until <= now);
-            if !instance.is_told && instance.from <= now && ends.is_none_or(|until| instance.from < until) {
-                instance.is_told = true;
-                changes.push(Change { at: instance.from, task: instance.task, is_named: true });
-            }
-            if let Some(at) = ends.filter(|_| instance.is_told) {
-                changes.push(Change { at, task: instance.task, is_named: false });
-            }
+        for at in self.times().filter(|at| *at < now).chain([now]).collect::<BTreeSet<_>>() {
+            let shown: BTreeSet<_> = self.named(at).map(|(task, _)| task).collect();
+            let change = |is_named| move |task: &TaskId| Change { at, task: *task, is_named };
+            changes.extend(self.shown.difference(&shown).map(change(false)));
+            changes.extend(shown.difference(&self.shown).map(change(true)));
+            self.shown = shown;
         }
+        self.looked = Some(now);
         self.instances.retain(|instance| instance.until.is_none_or(|until| now < until));
-        changes.sort_by_key(|change| change.at);
         changes
     }
 
     /// When something begins to show next.
     #[must_use]
-    pub fn next_change(&self, now: Duration) -> Option<Duration> {
-        let times =
-            self.instances.iter().flat_map(|instance| [(!instance.is_told).then_some(instance.from), instance.until]);
-        times.flatten().filter(|at| now < *at).min()
+    pub fn next_change(&self) -> Option<Duration> {
+        self.times().min()
     }
 
-    /// Who is named, healthy or not.
+    /// When answers change, if nothing else happens.
+    fn times(&self) -> impl Iterator<Item = Duration> {
+        let of = |it: &Instance| [Some(it.from), it.until, it.reported.map(|(at, _)| at)];
+        self.instances.iter().flat_map(of).flatten().filter(|at| self.looked.is_none_or(|looked| looked < *at))
+    }
+
+    /// Who is named: the healthy; if there are none, all.
+    fn named(&self, now: Duration) -> impl Iterator<Item = (TaskId, Ipv4Addr)> {
+        let all = move || self.instances.iter().filter(move |instance| instance.is_named(now));
+        let is_any_healthy = all().any(|instance| instance.is_healthy(now));
+        let named = all().filter(move |instance| !is_any_healthy || instance.is_healthy(now));
+        named.map(|instance| (instance.task, instance.address))
+    }
+
+    /// The addresses of all who are named, of which an answer has eight at most.
     #[must_use]
-    pub fn named(&self, now: Duration) -> Vec<Ipv4Addr> {
-        self.instances.iter().filter(|instance| instance.is_named(now)).map(|instance| instance.address).collect()
+    pub fn addresses(&self, now: Duration) -> BTreeMap<TaskId, Ipv4Addr> {
+        self.named(now).collect()
     }
 
     /// What a question for the service's name is answered: up to eight healthy instances in any order; if none is healthy,
@@ -175,9 +190,7 @@ impl Zone {
     ///
     /// Source: the routing policy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
     pub fn answer(&self, now: Duration, random: &mut fastrand::Rng) -> Answer {
-        let named = || self.instances.iter().filter(|instance| instance.is_named(now));
-        let healthy: Vec<_> = named().filter(|instance| instance.is_healthy(now)).map(|it| it.address).collect();
-        let mut addresses = if healthy.is_empty() { named().map(|it| it.address).collect() } else { healthy };
+        let mut addresses: Vec<_> = self.named(now).map(|(_, address)| address).collect();
         if addresses.is_empty() {
             return Answer::NoName { ttl: self.terms.negative_ttl };
         }
@@ -233,7 +246,7 @@ mod tests {
     fn a_task_is_named_from_its_registration_to_its_deregistration() {
         let mut zone = zone(1);
         zone.register(TaskId(2), address(2), secs(18));
-        assert_eq!(zone.next_change(secs(0)), Some(secs(18)));
+        assert_eq!(zone.next_change(), Some(secs(0)));
         assert_eq!(answered(&zone, secs(17)), [address(1)]);
         assert_eq!(answered(&zone, secs(18)), [address(1), address(2)]);
         zone.deregister(TaskId(1), secs(22));
@@ -242,7 +255,7 @@ mod tests {
         let shown = |change: Change| (change.at.as_secs(), change.task.0, change.is_named);
         let changes: Vec<_> = zone.advance(secs(60)).into_iter().map(shown).collect();
         assert_eq!(changes, [(0, 1, true), (18, 2, true), (22, 1, false)]);
-        assert_eq!((zone.advance(secs(61)), zone.next_change(secs(61))), (vec![], None));
+        assert_eq!((zone.advance(secs(61)), zone.next_change()), (vec![], None));
         zone.deregister(TaskId(2), secs(70));
         assert!(answered(&zone, secs(70)).is_empty());
     }
@@ -290,5 +303,23 @@ mod tests {
         assert_eq!(answered(&zone, secs(120)).len(), 2, "taken back before it showed");
         zone.report(TaskId(1), true, secs(130));
         assert_eq!(answered(&zone, secs(160)), [address(1)]);
+    }
+
+    #[test]
+    fn what_answers_show_changes_with_health_too() {
+        let mut zone = zone(2);
+        let advance = |zone: &mut Zone, now| -> Vec<_> {
+            let shown = |change: Change| (change.at.as_secs(), change.task.0, change.is_named);
+            zone.advance(secs(now)).into_iter().map(shown).collect()
+        };
+        assert_eq!(advance(&mut zone, 1), [(0, 1, true), (0, 2, true)]);
+        zone.report(TaskId(1), false, secs(10));
+        assert_eq!(zone.next_change(), Some(secs(40)));
+        assert_eq!(advance(&mut zone, 45), [(40, 1, false)]);
+        zone.report(TaskId(2), false, secs(50));
+        assert_eq!(advance(&mut zone, 90), [(80, 1, true)], "none is healthy");
+        zone.deregister(TaskId(2), secs(90));
+        assert_eq!(advance(&mut zone, 90), [(90, 2, false)]);
+        assert_eq!(zone.next_change(), None);
     }
 }

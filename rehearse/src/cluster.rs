@@ -1,0 +1,391 @@
+//! One service of a cluster: its tasks, its records and its deployments, driven by what is observed and by time. Pure: it
+//! says what is to be done to processes, and somebody else does it.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+
+use crate::{
+    rollout::{self, Bounds, Candidate, Standing},
+    rules::Rules,
+    task::{Step, Task, about},
+    timeline::{Event, State, Status, TaskId, What},
+    zone::{Answer, Terms, Zone},
+};
+
+/// What was observed, or is asked for.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fact {
+    /// Time has passed.
+    Wake,
+    /// Deploy this revision.
+    Deploy {
+        /// Which one.
+        revision: u32,
+    },
+    /// Have that many tasks.
+    Desired(u32),
+    /// Stop this task, as ECS's `StopTask` does.
+    Stop(TaskId),
+    /// A task's process listens.
+    Listens(TaskId),
+    /// A task's process has ended.
+    Exited {
+        /// Whose.
+        task: TaskId,
+        /// How.
+        how: String,
+    },
+    /// A probe has ended.
+    Probed {
+        /// Of which task.
+        task: TaskId,
+        /// Whether it was answered as it should be.
+        is_good: bool,
+    },
+    /// Something to remember, for those who read the timeline.
+    Note(String),
+}
+
+/// What is to be done to processes.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// Start one.
+    Start {
+        /// As which task.
+        task: TaskId,
+        /// Of which revision.
+        revision: u32,
+        /// Where it is to listen.
+        address: Ipv4Addr,
+    },
+    /// Send it SIGTERM.
+    Terminate(TaskId),
+    /// Send it SIGKILL.
+    Kill(TaskId),
+    /// Probe its health.
+    Probe {
+        /// Which.
+        task: TaskId,
+        /// Where.
+        address: Ipv4Addr,
+    },
+}
+
+/// Where the tasks of a service listen.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Addresses {
+    /// The first one.
+    pub first: Ipv4Addr,
+    /// How many there are. Beyond them the first is used again, if nobody has it.
+    pub count: u32,
+}
+
+impl Addresses {
+    fn nth(self, index: u32) -> Ipv4Addr {
+        // Neither .0 nor .255, which look like a network and a broadcast.
+        let first = u32::from(self.first);
+        let (block, host) = (index / 254, index % 254);
+        Ipv4Addr::from(first + block * 256 + host)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Deployment {
+    revision: u32,
+    failures: u32,
+    is_stuck: bool,
+    is_over: bool,
+}
+
+/// A service.
+#[derive(Debug)]
+pub struct Cluster {
+    rules: Rules,
+    random: fastrand::Rng,
+    addresses: Addresses,
+    tasks: BTreeMap<TaskId, Task>,
+    created: u32,
+    zone: Zone,
+    deployment: Deployment,
+    completed: Option<u32>,
+    next_tick: Duration,
+    /// Tasks in a row that failed to become healthy, and until when nothing is started because of them.
+    failures: u32,
+    paused_until: Duration,
+    events: Vec<Event>,
+}
+
+impl Cluster {
+    /// A service of revision 1 in a steady state, and how to get there: its tasks have been running for long when its time
+    /// begins.
+    #[must_use]
+    pub fn steady(rules: Rules, addresses: Addresses, seed: u64) -> (Self, Vec<Action>) {
+        let terms = Terms {
+            ttl: rules.ttl,
+            negative_ttl: rules.negative_ttl,
+            most_answers: rules.most_answers,
+            health_delay: rules.cloud_map_health_delay,
+            is_healthy_at_first: rules.initially_healthy,
+        };
+        let mut cluster = Self {
+            random: fastrand::Rng::with_seed(seed),
+            addresses,
+            tasks: BTreeMap::new(),
+            created: 0,
+            zone: Zone::new(terms),
+            deployment: Deployment { revision: 1, failures: 0, is_stuck: false, is_over: true },
+            completed: Some(1),
+            next_tick: rules.tick,
+            failures: 0,
+            paused_until: Duration::ZERO,
+            events: Vec::new(),
+            rules,
+        };
+        let mut actions = Vec::new();
+        for _ in 0..cluster.rules.desired {
+            let (id, address) = cluster.next_task();
+            let probe = cluster.rules.health_interval.mul_f64(cluster.random.f64());
+            cluster.tell(Duration::ZERO, What::Created { task: id, revision: 1, address });
+            cluster.tasks.insert(id, Task::steady(id, 1, address, &cluster.rules, probe));
+            cluster.zone.register(id, address, Duration::ZERO);
+            cluster.zone.report(id, true, Duration::ZERO);
+            actions.push(Action::Start { task: id, revision: 1, address });
+        }
+        (cluster, actions)
+    }
+
+    /// Takes note of what was observed, and of the time; says what is to be done now.
+    pub fn handle(&mut self, fact: Fact, now: Duration) -> Vec<Action> {
+        match fact {
+            Fact::Wake => {}
+            Fact::Deploy { revision } => self.deploy(revision, now),
+            Fact::Desired(desired) => {
+                self.rules.desired = desired;
+                self.next_tick = now;
+            }
+            Fact::Stop(id) => self.stop(id, now),
+            Fact::Listens(task) => self.tell(now, What::Listens { task }),
+            Fact::Exited { task, how } => self.exited(task, how, now),
+            Fact::Probed { task: id, is_good } => {
+                let status = self.tasks.get_mut(&id).and_then(|task| task.probed(is_good, now, &self.rules));
+                if let Some(status) = status {
+                    self.tell(now, What::Health { task: id, status });
+                }
+            }
+            Fact::Note(text) => self.tell(now, What::Note { text }),
+        }
+        self.pass(now)
+    }
+
+    /// When something is due.
+    #[must_use]
+    pub fn deadline(&self) -> Duration {
+        let tasks = self.tasks.values().filter_map(Task::deadline).min();
+        [tasks, self.zone.next_change()].into_iter().flatten().fold(self.next_tick, Duration::min)
+    }
+
+    /// What the authority says now.
+    pub fn answer(&mut self, now: Duration) -> Answer {
+        self.zone.answer(now, &mut self.random)
+    }
+
+    /// Who is named now.
+    #[must_use]
+    pub fn named(&self, now: Duration) -> BTreeMap<TaskId, Ipv4Addr> {
+        self.zone.addresses(now)
+    }
+
+    /// What has happened since this was last asked.
+    pub fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// The tasks that are not over.
+    pub fn tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values()
+    }
+
+    /// Whether the last deployment is over, and every task is as it should be.
+    #[must_use]
+    pub fn is_steady(&self, now: Duration) -> bool {
+        self.deployment.is_over
+            && self.tasks.len() == usize::try_from(self.rules.desired).unwrap_or(usize::MAX)
+            && self.tasks.values().all(|task| task.standing(&self.rules, now) == Standing::Healthy)
+    }
+
+    /// The rules that it follows.
+    #[must_use]
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    fn next_task(&mut self) -> (TaskId, Ipv4Addr) {
+        let count = self.addresses.count.max(1);
+        let is_taken = |address| self.tasks.values().any(|task| task.address == address);
+        let free = (0..count).map(|more| self.addresses.nth((self.created + more) % count)).find(|it| !is_taken(*it));
+        let address = free.unwrap_or_else(|| self.addresses.nth(self.created % count));
+        self.created += 1;
+        (TaskId(self.created), address)
+    }
+
+    fn deploy(&mut self, revision: u32, now: Duration) {
+        self.deployment = Deployment { revision, failures: 0, is_stuck: false, is_over: false };
+        self.failures = 0;
+        self.paused_until = now;
+        self.next_tick = now;
+        self.tell(now, What::DeploymentStarted { revision });
+    }
+
+    fn stop(&mut self, id: TaskId, now: Duration) {
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let was_healthy = task.was_healthy;
+        if task.stop(now, &self.rules) && !was_healthy {
+            self.failed(id, now);
+        }
+    }
+
+    fn exited(&mut self, id: TaskId, how: String, now: Duration) {
+        self.tell(now, What::Exited { task: id, how });
+        let Some(task) = self.tasks.get_mut(&id) else { return };
+        let was_healthy = task.was_healthy;
+        if task.exited(now, &self.rules) {
+            self.next_tick = now;
+            if !was_healthy {
+                self.failed(id, now);
+            }
+        }
+    }
+
+    /// A task ended that never was healthy.
+    fn failed(&mut self, id: TaskId, now: Duration) {
+        if self.tasks.get(&id).is_none_or(|task| task.revision != self.deployment.revision) {
+            return;
+        }
+        self.failures += 1;
+        // Source: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-throttle-logic.html.
+        if let Some(more) = self.failures.checked_sub(3) {
+            let pause = self.rules.restart_pause * 2_u32.saturating_pow(more.min(16));
+            self.paused_until = now + pause.min(self.rules.restart_pause_most);
+        }
+        if self.deployment.is_over {
+            return;
+        }
+        self.deployment.failures += 1;
+        if self.deployment.failures < self.rules.breaker_threshold() {
+            return;
+        }
+        let revision = self.deployment.revision;
+        let reason = format!("{} tasks in a row did not become healthy", self.deployment.failures);
+        self.tell(now, What::DeploymentFailed { revision, reason });
+        self.deployment.is_over = true;
+        if let Some(completed) = self.completed.filter(|completed| self.rules.rollback && *completed != revision) {
+            self.deploy(completed, now);
+        }
+    }
+
+    /// Lets time pass: whatever is due, until nothing is.
+    fn pass(&mut self, now: Duration) -> Vec<Action> {
+        let mut actions = Vec::new();
+        loop {
+            for id in self.tasks.keys().copied().collect::<Vec<_>>() {
+                while let Some((step, address)) = self.next_step(id, now) {
+                    self.take(id, address, &step, now, &mut actions);
+                }
+            }
+            for change in self.zone.advance(now) {
+                let task = change.task;
+                let what = if change.is_named { What::Registered { task } } else { What::Deregistered { task } };
+                self.tell(change.at, what);
+            }
+            self.tasks.retain(|_, task| task.deadline().is_some() || task.state() != State::Stopped);
+            if now < self.next_tick {
+                return actions;
+            }
+            self.tick(now);
+        }
+    }
+
+    fn next_step(&mut self, id: TaskId, now: Duration) -> Option<(Step, Ipv4Addr)> {
+        let task = self.tasks.get_mut(&id)?;
+        let step = task.advance(now, &self.rules, &mut self.random)?;
+        Some((step, task.address))
+    }
+
+    fn take(&mut self, id: TaskId, address: Ipv4Addr, step: &Step, now: Duration, actions: &mut Vec<Action>) {
+        let Some(task) = self.tasks.get(&id) else { return };
+        match *step {
+            Step::Moved(to) => self.tell(now, What::Moved { task: id, to, reason: None }),
+            Step::Start => {
+                actions.push(Action::Start { task: id, revision: task.revision, address });
+                let shows = now + self.rules.register_lag.mul_f64(self.random.f64());
+                self.zone.register(id, address, shows);
+            }
+            Step::Deregister => {
+                let shows = now + self.rules.deregister_lag.mul_f64(self.random.f64());
+                self.zone.deregister(id, shows);
+            }
+            Step::Terminate => {
+                self.tell(now, What::Signalled { task: id, signal: "SIGTERM".to_owned() });
+                actions.push(Action::Terminate(id));
+            }
+            Step::Kill => {
+                self.tell(now, What::Signalled { task: id, signal: "SIGKILL".to_owned() });
+                actions.push(Action::Kill(id));
+            }
+            Step::Probe => actions.push(Action::Probe { task: id, address }),
+            Step::Seen(status) => {
+                if status == Status::Healthy && task.revision == self.deployment.revision {
+                    self.failures = 0;
+                    self.deployment.failures = 0;
+                }
+                self.zone.report(id, status == Status::Healthy, now);
+            }
+        }
+    }
+
+    /// The scheduler decides.
+    fn tick(&mut self, now: Duration) {
+        self.next_tick = now + self.rules.tick;
+        let candidate = |task: &Task| Candidate {
+            task: task.id,
+            is_current: task.revision == self.deployment.revision,
+            zone: task.zone,
+            created: task.created,
+            standing: task.standing(&self.rules, now),
+        };
+        let live: Vec<_> = self.tasks.values().filter(|task| task.is_live()).map(candidate).collect();
+        let bounds = Bounds {
+            desired: self.rules.desired,
+            minimum_healthy_percent: self.rules.minimum_healthy_percent,
+            maximum_percent: self.rules.maximum_percent,
+        };
+        let plan = rollout::plan(&live, &bounds, self.rules.unhealthy_replacement);
+        for id in plan.stop {
+            self.stop(id, now);
+        }
+        if self.paused_until <= now {
+            for _ in 0..plan.start {
+                let revision = self.deployment.revision;
+                let (task, address) = self.next_task();
+                let takes = about(self.rules.provisioning, self.rules.jitter, &mut self.random);
+                self.tasks.insert(task, Task::new(task, revision, address, now, takes));
+                self.tell(now, What::Created { task, revision, address });
+            }
+        }
+        if !self.deployment.is_over && plan.is_complete {
+            self.deployment.is_over = true;
+            self.completed = Some(self.deployment.revision);
+            self.tell(now, What::DeploymentCompleted { revision: self.deployment.revision });
+        }
+        if !self.deployment.is_over && plan.is_stuck && !self.deployment.is_stuck {
+            // The event that ECS itself writes then.
+            let text =
+                "unable to stop or start tasks during a deployment because of the service deployment configuration";
+            self.tell(now, What::Note { text: text.to_owned() });
+        }
+        self.deployment.is_stuck = plan.is_stuck;
+    }
+
+    fn tell(&mut self, at: Duration, what: What) {
+        self.events.push(Event { at, what });
+    }
+}
