@@ -1,7 +1,5 @@
 //! Whole deployments on a clock of the test: scripts of events, and the timelines that come of them.
 
-#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test itself does")]
-
 use std::{collections::BTreeSet, net::Ipv4Addr, time::Duration};
 
 use rehearse::{
@@ -88,16 +86,13 @@ impl Script {
             let next =
                 self.facts.iter().enumerate().min_by_key(|(index, (at, _))| (*at, *index)).map(|(index, _)| index);
             let wake = self.cluster.deadline().max(self.now);
-            let fact = match next.filter(|index| self.facts[*index].0 <= wake) {
-                Some(index) => {
-                    let (at, fact) = self.facts.remove(index);
-                    self.now = self.now.max(at);
-                    fact
-                }
-                None => {
-                    self.now = wake;
-                    Fact::Wake
-                }
+            let fact = if let Some(index) = next.filter(|index| self.facts[*index].0 <= wake) {
+                let (at, fact) = self.facts.remove(index);
+                self.now = self.now.max(at);
+                fact
+            } else {
+                self.now = wake;
+                Fact::Wake
             };
             if self.now > secs(seconds) {
                 return self.events;
