@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod cluster;
+pub mod dns;
 pub mod health;
 pub mod record;
 pub mod request;
