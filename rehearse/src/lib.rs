@@ -9,6 +9,7 @@ pub mod cluster;
 pub mod dns;
 pub mod health;
 pub mod record;
+pub mod report;
 pub mod request;
 pub mod rollout;
 pub mod rules;
