@@ -1,6 +1,9 @@
 //! What a person, or a pipeline, gets of a rehearsal: answers, figures and pictures. Pure: whoever runs it writes the files.
 
+pub mod html;
 pub mod json;
+mod markup;
+mod plot;
 mod summary;
 pub mod text;
 pub mod words;

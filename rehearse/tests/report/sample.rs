@@ -11,14 +11,14 @@ use rehearse::{
 
 /// What is to be run.
 #[derive(Clone, Copy)]
-struct Settings {
-    tasks: u32,
+pub(crate) struct Settings {
+    pub(crate) tasks: u32,
     /// Of the DNS record, in seconds.
-    ttl: u64,
+    pub(crate) ttl: u64,
     /// For how long a task serves after SIGTERM, in seconds.
-    drain: u64,
+    pub(crate) drain: u64,
     /// Requests per second, of all clients together.
-    rate: u64,
+    pub(crate) rate: u64,
 }
 
 const DEPLOYED: u64 = 31;
@@ -87,7 +87,7 @@ pub(crate) fn report() -> Report {
 }
 
 /// A run, and why its requests failed.
-fn judged(title: &str, settings: Settings) -> Judged {
+pub(crate) fn judged(title: &str, settings: Settings) -> Judged {
     let Settings { tasks, ttl, drain, rate } = settings;
     let mut random = fastrand::Rng::with_seed(1);
     let (events, lives) = events(tasks, drain);
