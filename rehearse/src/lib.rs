@@ -5,6 +5,7 @@
 //! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
 
 pub mod cache;
+pub mod client;
 pub mod cluster;
 pub mod dns;
 pub mod health;
