@@ -6,6 +6,7 @@
 
 pub mod cache;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod dns;
 pub mod health;
