@@ -10,6 +10,7 @@ pub mod clock;
 pub mod cluster;
 pub mod dns;
 pub mod health;
+pub mod load;
 pub mod record;
 pub mod report;
 pub mod request;

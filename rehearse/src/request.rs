@@ -26,7 +26,8 @@ pub struct Request {
     /// Who answered, by the `x-task-id` of the answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
-    /// What DNS had told the client. None where the client leaves that to a front.
+    /// What DNS had told the client. None where the client leaves that to a front, unless the front
+    /// says that it had no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lookup: Option<Lookup>,
     /// Attempts that failed, in their order; a request that was answered may have some.
