@@ -467,9 +467,8 @@ impl Client {
         };
         match open.get(self.request(), is_front).await {
             Ok(reply) => {
-                if let Some(pool) = &mut self.state().pool
-                    && reply.stays_open
-                {
+                // One that its task will close is closed by then, or found to be when its turn comes.
+                if let Some(pool) = &mut self.state().pool {
                     pool.drop_closed(|_, open| open.is_closed());
                     pool.keep(address, open, self.clock.now());
                 }
@@ -552,7 +551,7 @@ impl Trip {
             Some(Attempt { address, at, failure, was_reused: false })
         }));
         // It had nobody to ask, and says so: "its name has no address".
-        if refusal.attempts.is_empty() && refusal.cause.starts_with("its name ") {
+        if refusal.cause.starts_with("its name ") {
             self.lookup = Some(Lookup { addresses: Vec::new(), at, failure: Some(refusal.cause.clone()) });
         }
     }

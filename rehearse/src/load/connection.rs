@@ -13,7 +13,7 @@ use hyper::{
     Request, Response,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    header::{CONNECTION, CONTENT_TYPE, HeaderName},
+    header::{CONTENT_TYPE, HeaderName},
 };
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
@@ -54,8 +54,6 @@ pub(super) struct Reply {
     pub(super) status: u16,
     /// Who answered.
     pub(super) task: Option<String>,
-    /// The connection is good for another request.
-    pub(super) stays_open: bool,
     /// What a front said of the tasks that it asked in vain.
     pub(super) refusal: Option<Refusal>,
 }
@@ -150,13 +148,12 @@ impl Open {
         })?;
         let headers = response.headers();
         let task = headers.get(TASK_ID).and_then(|id| id.to_str().ok()).map(str::to_owned);
-        let stays_open = headers.get(CONNECTION).is_none_or(|value| !value.as_bytes().eq_ignore_ascii_case(b"close"));
         let is_json = headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
         let status = response.status().as_u16();
         let may_be_refusal = is_front && is_json && matches!(status, 502..=504);
         let body = read(&mut response, if may_be_refusal { MOST_READ } else { 0 }).await?;
         let refusal = if may_be_refusal { serde_json::from_slice(&body).ok() } else { None };
-        Ok(Reply { status, task, stays_open, refusal })
+        Ok(Reply { status, task, refusal })
     }
 }
 

@@ -549,7 +549,10 @@ async fn a_connection_that_its_task_closes_with_a_word_is_not_used_again() {
 async fn a_connection_that_its_task_closes_while_it_is_idle_fails_nobody() {
     let net = Net::new().await;
     net.task(1, Kind::ClosesIdle).await;
-    let (sent, _) = ask_tasks(in_order(Profile::KeepAlive), &net, &[1], 20).await;
+    let dns = Dns::new(Told::Addresses(net.all(&[1]), 30)).await;
+    let mut load = load(vec![asks_names(in_order(Profile::KeepAlive), &net, &dns)]);
+    load.rate = 50.0;
+    let sent = send(load, 12).await;
     assert!(sent.requests.iter().all(|request| answered_by(request) == "task-1"));
     // Its end and the next request may pass each other.
     let unaware = sent.requests.iter().filter(|request| !request.attempts.is_empty()).count();
@@ -658,9 +661,12 @@ async fn what_is_too_much_is_not_sent_and_counted() {
     let mut load = load(vec![asks_names(Profile::TryNext.behaviour(), &net, &dns)]);
     load.most_in_flight = NonZeroUsize::new(3).unwrap();
     let running = load.start().unwrap();
-    while running.counts().not_sent < 5 {
-        sleep(millis(1)).await;
-    }
+    let too_many = async {
+        while running.counts().not_sent < 5 {
+            sleep(millis(1)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), too_many).await.unwrap();
     let counts = running.counts();
     let sent = running.finish().await.unwrap();
     assert_eq!((counts.sent, sent.requests.len(), sent.lateness.count()), (3, 3, 3));
