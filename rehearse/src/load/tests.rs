@@ -7,7 +7,7 @@ use hickory_resolver::proto::{
     rr::{Name, RData, Record, rdata::SOA},
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpSocket, TcpStream, UdpSocket},
     time::{sleep, timeout},
 };
@@ -80,7 +80,8 @@ enum Kind {
     Babbles,
 }
 
-async fn serve(mut stream: TcpStream, host: u8, kind: Kind) {
+async fn serve(stream: TcpStream, host: u8, kind: Kind) {
+    let mut stream = BufReader::new(stream);
     let mut served = 0;
     loop {
         let mut head = Vec::new();
@@ -742,14 +743,14 @@ async fn what_cannot_be_asked_for_is_said_before_anything_is_sent() {
 async fn at_2000_requests_a_second_99_of_100_are_less_than_a_millisecond_late() {
     let net = Net::new().await;
     net.task(1, Kind::Answers).await;
-    for behaviour in [Profile::TryNext.behaviour(), Profile::KeepAlive.behaviour()] {
+    let mut figures = Vec::new();
+    for profile in [Profile::KeepAlive, Profile::TryNext] {
         let dns = Dns::new(Told::Addresses(net.all(&[1]), 30)).await;
-        let mut load = load(vec![asks_names(behaviour, &net, &dns)]);
+        let mut load = load(vec![asks_names(profile.behaviour(), &net, &dns)]);
         load.rate = 2000.0;
         let sent = send(load, 6000).await;
-        let lateness = &sent.lateness;
-        let figures = [0.5, 0.9, 0.99, 0.999].map(|share| lateness.at(share));
-        assert!(lateness.at(0.99) < millis(1), "{figures:?}");
         assert!(sent.requests.iter().all(Request::is_good));
+        figures.push((profile, [0.5, 0.9, 0.99, 0.999].map(|share| sent.lateness.at(share))));
     }
+    assert!(figures.iter().all(|(_, [.., p99, _])| *p99 < millis(1)), "{figures:?}");
 }
