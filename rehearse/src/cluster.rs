@@ -46,7 +46,7 @@ pub enum Fact {
 }
 
 /// What is to be done to processes.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Action {
     /// Start one.
     Start {
@@ -101,6 +101,8 @@ struct Deployment {
 pub struct Cluster {
     rules: Rules,
     random: fastrand::Rng,
+    /// Apart, as questions come when they like, and change nothing else.
+    order: fastrand::Rng,
     addresses: Addresses,
     tasks: BTreeMap<TaskId, Task>,
     created: u32,
@@ -128,6 +130,7 @@ impl Cluster {
         };
         let mut cluster = Self {
             random: fastrand::Rng::with_seed(seed),
+            order: fastrand::Rng::with_seed(!seed),
             addresses,
             tasks: BTreeMap::new(),
             created: 0,
@@ -185,7 +188,7 @@ impl Cluster {
 
     /// What the authority says now.
     pub fn answer(&mut self, now: Duration) -> Answer {
-        self.zone.answer(now, &mut self.random)
+        self.zone.answer(now, &mut self.order)
     }
 
     /// Who is named now.
@@ -316,7 +319,8 @@ impl Cluster {
             Step::Moved(to) => self.tell(now, What::Moved { task: id, to, reason: None }),
             Step::Start => {
                 actions.push(Action::Start { task: id, revision: task.revision, address });
-                let shows = now + self.rules.register_lag.mul_f64(self.random.f64());
+                let (least, most) = (self.rules.register_lag_least, self.rules.register_lag);
+                let shows = now + least + most.saturating_sub(least).mul_f64(self.random.f64());
                 self.zone.register(id, address, shows);
             }
             Step::Deregister => {

@@ -4,18 +4,28 @@
 //! The rules are pure: they take the time and what was observed, and say what is to be done. Times are those of the service
 //! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
 
+pub mod agent;
 pub mod cache;
+pub mod cli;
 pub mod client;
 pub mod clock;
 pub mod cluster;
+pub mod deployment;
 pub mod dns;
+pub mod error;
+pub mod experiments;
 pub mod health;
 pub mod load;
+pub mod nursery;
+pub mod probe;
 pub mod record;
+pub mod rehearsal;
 pub mod report;
 pub mod request;
 pub mod rollout;
 pub mod rules;
+pub mod run;
+pub mod scenario;
 pub mod task;
 pub mod timeline;
 pub mod verdict;

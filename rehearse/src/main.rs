@@ -1,3 +1,136 @@
-//! The `rehearse` binary.
+//! The `rehearse` binary: reads the flags, runs what they ask for, says what came of it.
 
-fn main() {}
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use clap::Parser;
+use console::log;
+use rehearse::{
+    cli::{Cli, Command, Deploy, Options},
+    error::Error,
+    experiments::{self, Experiment},
+    nursery,
+    rehearsal::{Display, Findings, machine, write},
+    report::{
+        Report,
+        text::{Look, summary},
+    },
+    rules::{RULES, Rules},
+    scenario::Stage,
+};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+/// It was run, and what came out is not what should have.
+const BROKEN: u8 = 1;
+/// It could not be run.
+const NOT_RUN: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // The help or the version, on stdout; or what is wrong with the flags, on stderr.
+            let _ = error.print();
+            return if error.use_stderr() { NOT_RUN.into() } else { ExitCode::SUCCESS };
+        }
+    };
+    let adopted = nursery::adopt().map_err(Error::from);
+    let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::from);
+    let code = adopted.and(runtime).and_then(|runtime| runtime.block_on(rehearse(cli)));
+    code.unwrap_or_else(|error| {
+        log::tell(&format!("rehearse: {error}"));
+        NOT_RUN.into()
+    })
+}
+
+async fn rehearse(cli: Cli) -> Result<ExitCode, Error> {
+    match cli.command {
+        Some(Command::Rules) => {
+            list_rules(&cli.options.rules()?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Deploy(deploy)) => own_service(&deploy, &cli.options, &cli.options.stage()?).await,
+        None => four_questions(&cli.only, &cli.options, &cli.options.stage()?).await,
+    }
+}
+
+async fn four_questions(only: &[String], options: &Options, stage: &Stage) -> Result<ExitCode, Error> {
+    let chosen: Vec<&str> =
+        if only.is_empty() { experiments::NAMES.to_vec() } else { only.iter().map(String::as_str).collect() };
+    // All of them first: what does not fit is said before anything is run.
+    let experiments =
+        chosen.into_iter().map(|name| experiments::named(name, stage)).collect::<Result<Vec<_>, Error>>()?;
+    let report = conduct(experiments, options).await?;
+    let has_held = !report.was_interrupted && report.answers.iter().all(|answer| answer.held);
+    Ok(if has_held { ExitCode::SUCCESS } else { BROKEN.into() })
+}
+
+async fn own_service(deploy: &Deploy, options: &Options, stage: &Stage) -> Result<ExitCode, Error> {
+    let run = stage.run(deploy.scenario(stage)?, 0)?;
+    let experiment = Experiment { name: "deploy", series: vec![run], parallel: vec![], answers: vec![] };
+    let report = conduct(vec![experiment], options).await?;
+    let failed: u64 = report.runs.iter().flat_map(|run| &run.summaries).map(|summary| summary.failed).sum();
+    let has_held = !report.was_interrupted && failed <= deploy.objective;
+    let word = if has_held { "kept" } else { "broken" };
+    say(&format!("\nobjective: at most {} failed requests: {word}, with {failed}\n", deploy.objective));
+    Ok(if has_held { ExitCode::SUCCESS } else { BROKEN.into() })
+}
+
+/// Runs experiments, and reports on them; also on what was seen until somebody had enough.
+async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Report, Error> {
+    #[expect(clippy::disallowed_methods, reason = "the date of a report is for people; nothing is decided by it")]
+    let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let (cancel, cancelled) = watch::channel(false);
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+        }
+        log::tell("rehearse: stopping; the report tells of what was seen");
+        cancel.send_replace(true);
+        // Kept, as whoever watches would take its end for nothing.
+        std::future::pending::<()>().await;
+    });
+    let display = Display::new(io::stderr().is_terminal());
+    let mut findings = Findings::default();
+    for experiment in experiments {
+        findings.add(experiment, &display, &cancelled).await?;
+    }
+    for warning in &findings.warnings {
+        log::tell(&format!("rehearse: {warning}"));
+    }
+    let command: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let report = findings.report(shell_words::join(command), started, machine());
+    let is_terminal = io::stdout().is_terminal();
+    let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
+    say(&summary(&report, Look { is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none(), columns }));
+    write(&report, &options.output)?;
+    say(&format!("\nreport: {}\n", options.output.join("report.html").display()));
+    Ok(report)
+}
+
+fn list_rules(rules: &Rules) {
+    let name = RULES.iter().map(|rule| rule.name.len()).max().unwrap_or(0);
+    let value = RULES.iter().map(|rule| (rule.get)(rules).len()).max().unwrap_or(0);
+    for rule in RULES {
+        let set = (rule.get)(rules);
+        say(&format!(
+            "{:name$}  {set:value$}  {}\n{:name$}  {:value$}  source: {}\n",
+            rule.name, rule.meaning, "", "", rule.source
+        ));
+    }
+}
+
+/// To stdout. Whoever has closed it does not want to know.
+fn say(text: &str) {
+    let _ = io::stdout().write_all(text.as_bytes());
+}

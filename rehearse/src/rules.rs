@@ -43,6 +43,7 @@ pub struct Rules {
     pub activating: Duration,
     pub container_start: Duration,
     pub jitter: Duration,
+    pub register_lag_least: Duration,
     pub register_lag: Duration,
     pub deregister_lag: Duration,
     pub deregister_first: Duration,
@@ -82,6 +83,7 @@ impl Default for Rules {
             activating: secs(4),
             container_start: secs(2),
             jitter: secs(1),
+            register_lag_least: secs(1),
             register_lag: secs(3),
             deregister_lag: secs(3),
             deregister_first: secs(0),
@@ -150,6 +152,13 @@ impl Rules {
             return Err(format!(
                 "minimum-healthy-percent {} and maximum-percent {} leave no task to start or to stop: raise the maximum",
                 self.minimum_healthy_percent, self.maximum_percent
+            ));
+        }
+        if self.register_lag_least > self.register_lag {
+            return Err(format!(
+                "register-lag-least {} is more than register-lag {}: lower it",
+                humantime::format_duration(self.register_lag_least),
+                humantime::format_duration(self.register_lag)
             ));
         }
         if self.container_start > self.activating {
@@ -298,6 +307,7 @@ rules! {
     "activating" activating "ACTIVATING: image, containers, registration" "see provisioning";
     "container-start" container_start "into ACTIVATING until the container starts, and is registered" "registration before RUNNING: ECS task lifecycle; amazon-ecs-agent issue 1421";
     "jitter" jitter "by which each of these may be longer or shorter" "the article: listed 17 to 19 s after the start";
+    "register-lag-least" register_lag_least "at least, from a registration until DNS shows it" "fits the article's 17 to 19 s: assumed";
     "register-lag" register_lag "at most, from a registration until DNS shows it" "the article: 0 to 3 s; Route 53: generally within 60 s";
     "deregister-lag" deregister_lag "at most, from a deregistration until DNS shows it" "the article: 0 to 3 s";
     "deregister-first" deregister_first "from the deregistration to SIGTERM; ECS does not wait" "0: aws/containers-roadmap issues 343 and 1639";

@@ -15,7 +15,7 @@ const fn secs(seconds: u64) -> Duration {
 /// Rules without chance.
 fn rules() -> Rules {
     let none = Duration::ZERO;
-    Rules { jitter: none, register_lag: none, deregister_lag: none, ..Rules::default() }
+    Rules { jitter: none, register_lag_least: none, register_lag: none, deregister_lag: none, ..Rules::default() }
 }
 
 /// A service whose processes do as they are told: they listen at once, and end so long after SIGTERM.

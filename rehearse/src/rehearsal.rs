@@ -1,0 +1,218 @@
+//! A rehearsal from its first run to its report.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
+
+use crate::{
+    error::Error,
+    experiments::Experiment,
+    load::Lateness,
+    report::{Answer, Judged, Machine, Report, Schema, html, json},
+    run::{Progress, Ran, Run},
+    timeline::clock,
+    verdict::Tenancies,
+};
+
+/// What a rehearsal has come to so far.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// Answers.
+    pub answers: Vec<Answer>,
+    /// Runs.
+    pub runs: Vec<Judged>,
+    /// What a person should know of the machine.
+    pub warnings: Vec<String>,
+    /// It was ended before its time.
+    pub is_cut_short: bool,
+}
+
+/// Shows how runs go on a terminal; elsewhere a line when each begins and ends.
+#[derive(Debug)]
+pub struct Display {
+    bars: MultiProgress,
+    is_terminal: bool,
+}
+
+impl Display {
+    /// On stderr.
+    #[must_use]
+    pub fn new(is_terminal: bool) -> Self {
+        let target = if is_terminal { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        Self { bars: MultiProgress::with_draw_target(target), is_terminal }
+    }
+
+    fn line(&self, text: &str) {
+        if self.is_terminal {
+            // It cannot be helped if it cannot be shown.
+            let _ = self.bars.println(text);
+        } else {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    fn bar(&self, title: &str) -> ProgressBar {
+        let bar = self.bars.add(ProgressBar::new_spinner());
+        // A template of this program that is wrong shows as the default.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix}  {msg}") {
+            bar.set_style(style);
+        }
+        bar.set_prefix(title.to_owned());
+        bar
+    }
+}
+
+fn told(progress: &Progress) -> String {
+    let Progress { now, tasks, named, counts } = progress;
+    format!("{} · {tasks} tasks, {named} in DNS · {} requests, {} failed", clock(*now), counts.sent, counts.failed)
+}
+
+async fn run(run: Run, display: &Display, cancelled: watch::Receiver<bool>) -> Result<Ran, Error> {
+    let title = run.title.clone();
+    if !display.is_terminal {
+        display.line(&format!("{title} ..."));
+    }
+    let bar = display.bar(&title);
+    let ran = run.run(
+        |progress| {
+            bar.set_message(told(&progress));
+            bar.tick();
+        },
+        cancelled,
+    );
+    let ran = ran.await;
+    bar.finish_and_clear();
+    if let Ok(ran) = &ran {
+        let failed = ran.record.requests.iter().filter(|request| !request.is_good()).count();
+        let word = if ran.is_cut_short { "cut short" } else { "done" };
+        let length = clock(ran.record.length);
+        display
+            .line(&format!("{title}: {word} after {length}, {} requests, {failed} failed", ran.record.requests.len()));
+    }
+    ran
+}
+
+/// How late requests may be sent, at the 99th percentile, before a person is told that the machine is too slow.
+const LATE: Duration = Duration::from_millis(5);
+
+impl Findings {
+    /// Runs an experiment, and answers its questions.
+    ///
+    /// # Errors
+    ///
+    /// If a run could not begin.
+    pub async fn add(
+        &mut self,
+        experiment: Experiment,
+        display: &Display,
+        cancelled: &watch::Receiver<bool>,
+    ) -> Result<(), Error> {
+        let mut judged = Vec::new();
+        for one in experiment.series {
+            if *cancelled.borrow() {
+                break;
+            }
+            let ran = run(one, display, cancelled.clone()).await?;
+            judged.push(self.judge(ran));
+        }
+        if !*cancelled.borrow() {
+            let runs = experiment.parallel.into_iter().map(|one| run(one, display, cancelled.clone()));
+            for ran in join_all(runs).await {
+                judged.push(self.judge(ran?));
+            }
+        }
+        self.is_cut_short |= *cancelled.borrow();
+        // Half of a run answers nothing.
+        if !self.is_cut_short {
+            let all: Vec<_> = judged.iter().collect();
+            self.answers.extend(experiment.answers.iter().map(|answer| answer(&all)));
+        }
+        self.runs.extend(judged);
+        Ok(())
+    }
+
+    fn judge(&mut self, ran: Ran) -> Judged {
+        let Ran { record, lateness, not_sent, .. } = ran;
+        self.warn(&record.title, &lateness, not_sent);
+        let tenancies = Tenancies::of(&record.events);
+        let causes = record.requests.iter().map(|request| tenancies.cause(request).map(|cause| cause.to_string()));
+        let causes = causes.collect();
+        Judged::new(record, causes)
+    }
+
+    fn warn(&mut self, title: &str, lateness: &Lateness, not_sent: u64) {
+        let late = lateness.at(0.99);
+        if late > LATE {
+            self.warnings.push(format!(
+                "{title}: this machine sent one request in a hundred {late:.1?} late or more: it is too slow for the load. \
+                 Lower --speed, --rate or --phases"
+            ));
+        }
+        if not_sent > 0 {
+            self.warnings.push(format!(
+                "{title}: {not_sent} requests were not sent, as too many were in flight: lower --speed, --rate or --phases"
+            ));
+        }
+    }
+
+    /// The report of all of it.
+    #[must_use]
+    pub fn report(self, command: String, started: String, machine: Machine) -> Report {
+        Report {
+            schema: Schema,
+            version: console::VERSION.to_owned(),
+            command,
+            started,
+            was_interrupted: self.is_cut_short,
+            machine,
+            answers: self.answers,
+            runs: self.runs,
+        }
+    }
+}
+
+/// Writes `report.html` and `report.json` into a directory, which is made if it is not there.
+///
+/// # Errors
+///
+/// If that is not possible.
+pub fn write(report: &Report, directory: &Path) -> Result<(), Error> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| Error::Report { path, source }
+    };
+    fs::create_dir_all(directory).map_err(failed(directory))?;
+    let page = directory.join("report.html");
+    fs::write(&page, html::page(report)).map_err(failed(&page))?;
+    let data = directory.join("report.json");
+    let file = fs::File::create(&data).map_err(failed(&data))?;
+    let mut file = io::BufWriter::new(file);
+    json::write(report, &mut file).and_then(|()| file.flush()).map_err(failed(&data))
+}
+
+/// This machine, as far as it tells.
+#[must_use]
+pub fn machine() -> Machine {
+    let system = rustix::system::uname();
+    let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let field = |file: &str, name: &str| {
+        let content = fs::read_to_string(file).unwrap_or_default();
+        let line = content.lines().find_map(|line| line.strip_prefix(name)?.trim_start().strip_prefix(':'))?;
+        Some(line.trim().to_owned())
+    };
+    let kib = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+    Machine {
+        system: format!("{} {}", text(system.sysname()), text(system.release())),
+        architecture: text(system.machine()),
+        processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        memory_mib: kib.unwrap_or(0) / 1024,
+    }
+}

@@ -1,0 +1,242 @@
+//! Whole rehearsals with real processes, fifty times as fast as the service lives.
+
+#![expect(clippy::unwrap_used, reason = "a test's helper fails by panicking, as the test itself does")]
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use rehearse::report::{Report, json};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// One rehearsal's network and folder. Each has its own, as they run side by side.
+struct Place {
+    number: u8,
+    folder: PathBuf,
+}
+
+impl Place {
+    fn new(number: u8) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("rehearsal-{number}"));
+        if folder.exists() {
+            fs::remove_dir_all(&folder).unwrap();
+        }
+        Self { number, folder }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let own = Path::new(env!("CARGO_BIN_EXE_rehearse"));
+        for name in ["init", "front", "back"] {
+            let beside = own.with_file_name(name);
+            assert!(beside.is_file(), "{} is not built: run `cargo build --workspace` first", beside.display());
+        }
+        let mut command = Command::new(own);
+        command
+            .args(arguments)
+            .args(["--net", &self.ip(1).to_string(), "--rate", "2", "--phases", "4", "--output"])
+            .arg(&self.folder)
+            .env("REHEARSE_SPEED", "50")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn ip(&self, host: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, self.number, 1, host)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ended {
+        let Output { status, stdout, stderr } = self.command(arguments).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Ended { code: status.code(), said: text(stdout), complained: text(stderr) }
+    }
+
+    fn report(&self) -> Report {
+        json::read(&fs::read(self.folder.join("report.json")).unwrap()).unwrap()
+    }
+
+    /// Whether nobody listens where the first tasks did.
+    fn is_left(&self) -> bool {
+        (1..=8).all(|host| TcpListener::bind((self.ip(host), 1235)).is_ok())
+    }
+}
+
+#[derive(Debug)]
+struct Ended {
+    code: Option<i32>,
+    said: String,
+    complained: String,
+}
+
+fn failed(report: &Report) -> u64 {
+    report.runs.iter().flat_map(|run| &run.summaries).map(|summary| summary.failed).sum()
+}
+
+fn causes(report: &Report) -> Vec<String> {
+    let all = report.runs.iter().flat_map(|run| &run.summaries).flat_map(|summary| summary.by_cause.keys().cloned());
+    all.collect()
+}
+
+#[test]
+fn with_init_no_client_fails_and_nothing_is_left() {
+    let place = Place::new(131);
+    let ended = place.run(&["deploy", "--ttl", "30s", "--clients", "try-next,first-only"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.said.contains("objective: at most 0 failed requests: kept, with 0"), "{ended:?}");
+    let report = place.report();
+    let requests = report.runs[0].record.requests.len();
+    assert!((1000..6000).contains(&requests), "{requests}");
+    let tasks = report.runs[0].record.requests.iter().filter_map(|request| request.task.as_deref());
+    let tasks: std::collections::BTreeSet<_> = tasks.collect();
+    assert_eq!(tasks.len(), 8, "both revisions answered: {tasks:?}");
+    assert!(place.is_left());
+    let page = fs::read_to_string(place.folder.join("report.html")).unwrap();
+    assert!(page.contains("</html>"));
+    assert_eq!(fs::read_dir(&place.folder).unwrap().count(), 2);
+}
+
+#[test]
+fn without_a_drain_a_client_of_the_first_address_fails_and_each_failure_has_its_cause() {
+    let place = Place::new(132);
+    let arguments = ["deploy", "--entrypoint", "none", "--front", "none", "--ttl", "60s", "--objective", "3"];
+    let ended = place.run(&arguments);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.said.contains("objective: at most 3 failed requests: broken, with"), "{ended:?}");
+    let report = place.report();
+    let first_only = report.runs[0].summaries.iter().find(|summary| summary.profile == "first-only").unwrap();
+    assert!(first_only.by_cause["stale-first-dead"] > 20, "{first_only:?}");
+    assert!(!causes(&report).contains(&"unknown".to_owned()), "{:?}", report.runs[0].summaries);
+    assert!(place.is_left());
+}
+
+#[test]
+fn a_task_that_cannot_run_is_shown_with_what_it_wrote() {
+    let place = Place::new(133);
+    let ended = place.run(&["deploy", "--task", "sh -c 'echo no database at {ip} >&2; exit 3'"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.complained.contains("is no good: exit code 3"), "{ended:?}");
+    assert!(ended.complained.contains("no database at 127.133.1."), "{ended:?}");
+    let ended = place.run(&["deploy", "--entrypoint", "none", "--task", "/nowhere/server"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.complained.contains("/nowhere/server cannot be started: No such file"), "{ended:?}");
+    assert!(!place.folder.exists());
+}
+
+#[test]
+fn an_address_in_use_and_settings_that_do_not_fit_are_told_before_anything_runs() {
+    let place = Place::new(134);
+    let _taken = TcpListener::bind((place.ip(3), 1235)).unwrap();
+    let ended = place.run(&["deploy"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.complained.contains("127.134.1.3:1235 cannot be used: Address already in use"), "{ended:?}");
+    let ended = place.run(&["deploy", "--drain", "30s", "--stop-timeout", "30s"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.complained.contains("need 35s, and the stop timeout is 30s"), "{ended:?}");
+    let ended = place.run(&["--set", "ttl=soon"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.complained.contains("ttl cannot be \"soon\""), "{ended:?}");
+    let ended = place.run(&["--only", "nothing"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.complained.contains("distribution, deploy, unhealthy"), "{ended:?}");
+    let ended = place.run(&["deploy", "--init-binary", "/nowhere/init"]);
+    assert_eq!(ended.code, Some(2));
+    assert!(ended.complained.contains("cargo build --release"), "{ended:?}");
+    assert!(!place.folder.exists());
+}
+
+#[test]
+fn a_rehearsal_that_is_interrupted_reports_what_it_saw_and_leaves_nothing() {
+    let place = Place::new(135);
+    let mut child = place.command(&["deploy"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    while std::net::TcpStream::connect_timeout(&(place.ip(5), 1235).into(), Duration::from_millis(50)).is_err() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before it was asked to");
+    }
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let report = place.report();
+    assert!(report.was_interrupted);
+    assert!(!report.runs[0].record.requests.is_empty());
+    assert!(place.is_left());
+}
+
+#[test]
+fn a_revision_that_does_not_run_is_rolled_back() {
+    let place = Place::new(136);
+    let back = Path::new(env!("CARGO_BIN_EXE_rehearse")).with_file_name("back");
+    let serve = format!("exec {} --listen {{ip}}:{{port}} --task-id {{task}} --log-level warn", back.display());
+    let task = format!("sh -c '[ {{revision}} = 1 ] && {serve}; echo no such table; exit 4'");
+    let ended = place.run(&["deploy", "--task", &task, "--ttl", "15s", "--health", "http://{ip}:{port}/health"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let report = place.report();
+    let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
+    assert!(events.contains("3 tasks in a row did not become healthy"), "{events}");
+    assert!(events.contains("exit code 4: no such table"), "{events}");
+    assert!(events.contains(r#""event":"deployment_completed","revision":1"#), "{events}");
+}
+
+/// The entrypoint of the article that this began with, after AWS's example: on SIGTERM it sleeps, and then passes it on.
+const ENTRYPOINT: &str = r#"#!/bin/sh
+sigterm_handler() {
+  if [ "$pid" -ne 0 ]; then
+    sleep "$SLEEP"
+    kill -15 "$pid"
+    wait "$pid"
+  fi
+  exit 143
+}
+trap 'sigterm_handler' TRAPPED
+"$@" &
+pid="$!"
+while true; do
+  tail -f /dev/null & wait $!
+done
+"#;
+
+#[test]
+fn a_sleep_in_an_entrypoint_is_rehearsed_with_its_defects() {
+    let place = Place::new(137);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let run = |name: &str, signal: &str, ttl: &str| {
+        let script = folder.join(format!("entrypoint-{name}.sh"));
+        fs::write(&script, ENTRYPOINT.replace("TRAPPED", signal).replace("$SLEEP", "0.5")).unwrap();
+        let entrypoint = format!("sh {}", script.display());
+        let ended = place.run(&["deploy", "--ttl", ttl, "--front", "none", "--entrypoint", &entrypoint]);
+        (ended, place.report())
+    };
+    // Thirty seconds of the service, before the platform kills it: the sleep is as long as the TTL.
+    let (ended, report) = run("sleeps", "TERM", "30s");
+    assert!(failed(&report) < 20, "{ended:?}");
+    assert!(!causes(&report).contains(&"stale-all-dead".to_owned()), "{ended:?}");
+    let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
+    assert!(events.contains("exit code 143"), "{events}");
+    // dash does not know SIGTERM by that name: there is no handler, and the first process of a container ignores it then.
+    let (ended, report) = run("dash", "SIGTERM", "60s");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
+    assert!(events.contains("has no handler for SIGTERM"), "{events}");
+    assert!(events.contains(r#""signal":"SIGKILL""#), "{events}");
+}
+
+#[test]
+fn a_program_that_is_not_ours_is_kept_from_dropping_requests() {
+    let place = Place::new(138);
+    // It has no handler for SIGTERM: without init the platform would have to kill it. It takes a while to start, too.
+    let task = "python3 -m http.server --bind {ip} {port}";
+    let ended = place.run(&["deploy", "--speed", "10", "--ttl", "15s", "--task", task]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let events = serde_json::to_string(&place.report().runs[0].record.events).unwrap();
+    assert!(events.contains("DEPROVISIONING"), "{events}");
+    assert!(place.is_left());
+}
+
+#[test]
+fn the_rules_are_listed_with_their_sources() {
+    let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).args(["rules", "--set", "ttl=15s"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    assert!(said.contains("ttl ") && said.contains("15s"), "{said}");
+    assert!(said.contains("source: AWS CDK's default: 60 s"), "{said}");
+}
