@@ -27,7 +27,7 @@ ARG LAMEDUCK_COMMIT
 ARG SOURCE_DATE_EPOCH=0
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target,id=lameduck-target-$TARGETARCH,sharing=locked \
-    cargo auditable build --locked --release --target "$(cat /target)" \
+    cargo auditable build --locked --release --target "$(cat /target)" -p init -p front -p back \
     && install -D -t /out "target/$(cat /target)/release/init" "target/$(cat /target)/release/front" \
         "target/$(cat /target)/release/back" \
     && touch --date="@$SOURCE_DATE_EPOCH" /out/*
