@@ -25,7 +25,9 @@ COPY . .
 ARG LAMEDUCK_COMMIT
 # The files' time, which is part of the image's digest. BuildKit takes the image's own from it as well.
 ARG SOURCE_DATE_EPOCH=0
-RUN --mount=type=cache,target=/usr/local/cargo/registry \
+# Each platform has its own caches: what Cargo locks while it unpacks a crate is not in the folder that would be shared, and
+# two that unpack the same one fail.
+RUN --mount=type=cache,target=/usr/local/cargo/registry,id=lameduck-registry-$TARGETARCH,sharing=locked \
     --mount=type=cache,target=/src/target,id=lameduck-target-$TARGETARCH,sharing=locked \
     cargo auditable build --locked --release --target "$(cat /target)" -p init -p front -p back \
     && install -D -t /out "target/$(cat /target)/release/init" "target/$(cat /target)/release/front" \
