@@ -148,6 +148,10 @@ impl Cluster {
             let (id, address) = cluster.next_task();
             let probe = cluster.rules.health_interval.mul_f64(cluster.random.f64());
             cluster.tell(Duration::ZERO, What::Created { task: id, revision: 1, address });
+            cluster.tell(Duration::ZERO, What::Moved { task: id, to: State::Running, reason: None });
+            if cluster.rules.has_health_check {
+                cluster.tell(Duration::ZERO, What::Health { task: id, status: Status::Healthy });
+            }
             cluster.tasks.insert(id, Task::steady(id, 1, address, &cluster.rules, probe));
             cluster.zone.register(id, address, Duration::ZERO);
             cluster.zone.report(id, true, Duration::ZERO);

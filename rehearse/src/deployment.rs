@@ -58,7 +58,7 @@ impl Deployment {
     ///
     /// If an address is in use, or a task ends or does not listen in time; with the last lines that it wrote.
     pub async fn start(service: Service, speed: f64) -> Result<Self, Error> {
-        let (cluster, actions) = Cluster::steady(service.rules.clone(), service.addresses, service.seed);
+        let (mut cluster, actions) = Cluster::steady(service.rules.clone(), service.addresses, service.seed);
         let (mut agent, mut seen) = Agent::new(service.launch.clone());
         let tasks: Vec<TaskId> = cluster.tasks().map(|task| task.id).collect();
         for action in &actions {
@@ -67,7 +67,7 @@ impl Deployment {
                 agent.start(*task, *revision, *address);
             }
         }
-        let mut silent = tasks;
+        let mut silent = tasks.clone();
         let begin = async {
             while !silent.is_empty() {
                 match seen.recv().await {
@@ -90,6 +90,9 @@ impl Deployment {
             let lines = agent.last_lines(task);
             agent.clean_up().await;
             return Err(Error::Task { task, how, lines });
+        }
+        for task in tasks {
+            cluster.handle(Fact::Listens(task), Duration::ZERO);
         }
         let clock = Clock::new(Instant::now(), speed);
         let cluster = Arc::new(Mutex::new(cluster));

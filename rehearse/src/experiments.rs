@@ -415,7 +415,8 @@ fn replacement(runs: &[&Judged]) -> Answer {
         rows.push((
             record.title.clone(),
             format!(
-                "unhealthy after {}, out of DNS {}, SIGTERM {}, replacement named {}, last failure {}; {failed} failed",
+                "unhealthy after {}, not named after {}, SIGTERM after {}, replacement named after {}, last failure after {}; \
+                 {failed} failed",
                 show(Some(detected)),
                 show(out),
                 show(stopped),

@@ -4,6 +4,11 @@
 //! The rules are pure: they take the time and what was observed, and say what is to be done. Times are those of the service
 //! that is rehearsed, counted from the start of the run; a run at `--speed 10` lives through ten of its seconds in one.
 
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "rehearse gives each task an address of 127.0.0.0/8 and reads /proc, as Linux has them: use `docker compose run --rm rehearse`"
+);
+
 pub mod agent;
 pub mod cache;
 pub mod cli;

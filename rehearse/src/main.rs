@@ -21,6 +21,7 @@ use rehearse::{
     rules::{RULES, Rules},
     scenario::Stage,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             return if error.use_stderr() { NOT_RUN.into() } else { ExitCode::SUCCESS };
         }
     };
+    allow_descriptors();
     let adopted = nursery::adopt().map_err(Error::from);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::from);
     let code = adopted.and(runtime).and_then(|runtime| runtime.block_on(rehearse(cli)));
@@ -48,6 +50,13 @@ fn main() -> ExitCode {
         log::tell(&format!("rehearse: {error}"));
         NOT_RUN.into()
     })
+}
+
+/// Raises the soft limit of open files to the hard one: each request in flight has one.
+fn allow_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    // What is there has to do, if not.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
 }
 
 async fn rehearse(cli: Cli) -> Result<ExitCode, Error> {

@@ -155,7 +155,8 @@ impl Tenancies {
         let is_new = |attempt: &Attempt| {
             let tenant = self.tenant(attempt.address, attempt.at);
             tenant.is_some_and(|it| {
-                it.listens.is_none_or(|listens| attempt.at < listens) && it.ended.is_none_or(|end| attempt.at < end)
+                let end = it.told_to_stop.into_iter().chain(it.ended).min();
+                it.listens.is_none_or(|listens| attempt.at < listens) && end.is_none_or(|end| attempt.at < end)
             })
         };
         let is_gone = |attempt: &Attempt| {
