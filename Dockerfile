@@ -1,6 +1,6 @@
 # One build, one final image for each binary: static, from scratch, not root.
 #   docker build --target back -t lameduck/back .
-# Both platforms of all three, with what a release says about itself: docker-bake.hcl.
+# Both platforms of all of them, with what a release says about itself: docker-bake.hcl.
 
 FROM --platform=$BUILDPLATFORM rust:1.95.0-slim-bookworm AS tools
 # It writes into each binary which crates are in it. A scanner finds nothing else to go by in an image from scratch.
@@ -34,11 +34,19 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,id=lameduck-registry-$TA
         "target/$(cat /target)/release/back" \
     && touch --date="@$SOURCE_DATE_EPOCH" /out/*
 
+# Apart from them, as most builds do not need it.
+FROM build AS build-rehearse
+RUN --mount=type=cache,target=/usr/local/cargo/registry,id=lameduck-registry-$TARGETARCH,sharing=locked \
+    --mount=type=cache,target=/src/target,id=lameduck-target-$TARGETARCH,sharing=locked \
+    cargo auditable build --locked --release --target "$(cat /target)" -p rehearse \
+    && install -D -t /out "target/$(cat /target)/release/rehearse" \
+    && touch --date="@$SOURCE_DATE_EPOCH" /out/rehearse
+
 FROM scratch AS init
 COPY --from=build /out/init /init
 USER 65532:65532
 ENTRYPOINT ["/init", "--"]
-# The two below have these too, but for what they override.
+# Those below have these too, but for what they override.
 ARG LAMEDUCK_COMMIT LAMEDUCK_VERSION LAMEDUCK_SOURCE
 LABEL org.opencontainers.image.title="init" \
     org.opencontainers.image.description="An entrypoint that keeps a task serving until no DNS cache can name it" \
@@ -64,3 +72,10 @@ EXPOSE 1235
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=2 \
     CMD ["/init", "--check", "http://127.0.0.1:1235/health"]
 CMD ["/back"]
+
+# What is rehearsed lies beside what rehearses it.
+FROM init AS rehearse
+COPY --from=build-rehearse /out/init /out/front /out/back /out/rehearse /
+LABEL org.opencontainers.image.title="rehearse" \
+    org.opencontainers.image.description="Replays an ECS rolling deploy, and says which requests fail and why"
+ENTRYPOINT ["/rehearse"]

@@ -4,7 +4,7 @@
 # makes one at a time:
 #   docker buildx bake --set '*.platform=linux/arm64' --load
 
-# Where the images go: REGISTRY/init, REGISTRY/front, REGISTRY/back.
+# Where the images go: REGISTRY/init, REGISTRY/front, REGISTRY/back, REGISTRY/rehearse.
 variable "REGISTRY" { default = "lameduck" }
 variable "TAG" { default = "latest" }
 
@@ -17,7 +17,7 @@ variable "SOURCE" { default = "" }
 variable "SOURCE_DATE_EPOCH" { default = "0" }
 
 group "default" {
-  targets = ["init", "front", "back"]
+  targets = ["init", "front", "back", "rehearse"]
 }
 
 target "_image" {
@@ -46,4 +46,10 @@ target "back" {
   inherits = ["_image"]
   target   = "back"
   tags     = ["${REGISTRY}/back:${TAG}"]
+}
+
+target "rehearse" {
+  inherits = ["_image"]
+  target   = "rehearse"
+  tags     = ["${REGISTRY}/rehearse:${TAG}"]
 }

@@ -233,6 +233,32 @@ fn a_program_that_is_not_ours_is_kept_from_dropping_requests() {
 }
 
 #[test]
+fn nginx_drops_requests_without_init_and_none_with_it() {
+    let has_nginx = std::env::var_os("PATH").is_some_and(|path| {
+        std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]).any(|folder| folder.join("nginx").is_file())
+    });
+    if !has_nginx {
+        assert!(std::env::var_os("CI").is_none(), "nginx is not installed: apt-get install nginx-light");
+        return;
+    }
+    let place = Place::new(139);
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nginx");
+    fs::create_dir_all(&folder).unwrap();
+    let (folder, settings) = (folder.display(), Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/nginx.conf"));
+    let fill = "sed -e 's/IP/{ip}/; s/PORT/{port}/; s/TASK/{task}/' -e \"s|FOLDER|$0|\"";
+    let run = "PATH=$PATH:/usr/sbin exec nginx -e stderr -c $0/{task}.conf";
+    let script = format!("{fill} {} >$0/{{task}}.conf && {run}", settings.display());
+    let task = format!("sh -c {} {folder}", shell_words::quote(&script));
+    let arguments = ["deploy", "--ttl", "60s", "--front", "none", "--task", &task];
+    let with_init = place.run(&arguments);
+    assert_eq!(with_init.code, Some(0), "{with_init:?}");
+    let without = place.run(&[&arguments[..], &["--entrypoint", "none"]].concat());
+    assert_eq!(without.code, Some(1), "{without:?}");
+    assert!(failed(&place.report()) > 20, "{without:?}");
+    assert!(place.is_left());
+}
+
+#[test]
 fn the_rules_are_listed_with_their_sources() {
     let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).args(["rules", "--set", "ttl=15s"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
