@@ -61,11 +61,18 @@ impl Deployment {
         let (mut cluster, actions) = Cluster::steady(service.rules.clone(), service.addresses, service.seed);
         let (mut agent, mut seen) = Agent::new(service.launch.clone());
         let tasks: Vec<TaskId> = cluster.tasks().map(|task| task.id).collect();
-        for action in &actions {
-            if let Action::Start { task, revision, address } = action {
-                free(SocketAddr::from((*address, service.launch.port)))?;
-                agent.start(*task, *revision, *address);
-            }
+        let starts = || {
+            actions.iter().filter_map(|action| match action {
+                Action::Start { task, revision, address } => Some((*task, *revision, *address)),
+                Action::Terminate(_) | Action::Kill(_) | Action::Probe { .. } => None,
+            })
+        };
+        // All of them before any is started.
+        for (_, _, address) in starts() {
+            free(SocketAddr::from((address, service.launch.port)))?;
+        }
+        for (task, revision, address) in starts() {
+            agent.start(task, revision, address);
         }
         let mut silent = tasks.clone();
         let begin = async {

@@ -100,16 +100,11 @@ fn unhealthy(stage: &Stage) -> Result<Experiment, Error> {
     let drain = ttl + MARGIN;
     let stop_timeout = stage.rules.stop_timeout.max(drain + 2 * GRACE);
     let clients = vec![(Profile::TryNext, 2), (Profile::KeepAlive, 1), (Profile::Front, 1)];
-    let run = |unhealthy_replacement, drain: Option<Duration>, skips_unhealthy, number| {
+    let run = |unhealthy_replacement, skips_unhealthy, number| {
         let rules = Rules { unhealthy_replacement, stop_timeout, ttl, ..stage.rules.clone() };
-        let title = match (drain, skips_unhealthy) {
-            (None, _) => format!("one task fails, {unhealthy_replacement} replacement, no drain"),
-            (Some(_), false) => format!("one task fails, {unhealthy_replacement} replacement, init drains"),
-            (Some(_), true) => {
-                format!("one task fails, {unhealthy_replacement} replacement, init drains only healthy tasks")
-            }
-        };
-        let plain = scenario(stage, &title, rules, drain)?;
+        let whom = if skips_unhealthy { "healthy tasks" } else { "all tasks" };
+        let title = format!("one task fails, {unhealthy_replacement} replacement, init drains {whom}");
+        let plain = scenario(stage, &title, rules, Some(drain))?;
         let entrypoint = match plain.entrypoint {
             Entrypoint::Init { drain, grace, .. } => Entrypoint::Init { drain, grace, skips_unhealthy },
             other @ (Entrypoint::None | Entrypoint::Other(_)) => other,
@@ -118,10 +113,10 @@ fn unhealthy(stage: &Stage) -> Result<Experiment, Error> {
         stage.run(Scenario { clients: clients.clone(), deed, entrypoint, ..plain }, number)
     };
     let parallel = vec![
-        run(Replacement::Legacy, None, false, 0)?,
-        run(Replacement::Legacy, Some(drain), false, 1)?,
-        run(Replacement::Legacy, Some(drain), true, 2)?,
-        run(Replacement::Modern, Some(drain), true, 3)?,
+        run(Replacement::Legacy, false, 0)?,
+        run(Replacement::Legacy, true, 1)?,
+        run(Replacement::Modern, false, 2)?,
+        run(Replacement::Modern, true, 3)?,
     ];
     Ok(Experiment { name: "unhealthy", series: vec![], parallel, answers: vec![replacement] })
 }

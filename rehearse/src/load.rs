@@ -393,6 +393,14 @@ impl Client {
             }
             Err(cause) => (Outcome::Failed { cause }, None),
         };
+        let address = match (&self.way, trip.doing, &outcome) {
+            (Way::Names(_), Doing::Asking { whom, .. }, Outcome::Answered { .. }) => Some(whom),
+            (
+                Way::Names(_) | Way::Front(_),
+                Doing::Nothing | Doing::LookingUp { .. } | Doing::Connecting { .. } | Doing::Asking { .. },
+                Outcome::Answered { .. } | Outcome::Failed { .. },
+            ) => None,
+        };
         let request = Request {
             client: self.index,
             intended: self.clock.at(intended),
@@ -400,6 +408,7 @@ impl Client {
             done,
             outcome,
             task,
+            address,
             lookup: trip.lookup,
             attempts: trip.attempts,
         };

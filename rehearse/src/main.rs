@@ -46,6 +46,8 @@ fn main() -> ExitCode {
     let adopted = nursery::adopt().map_err(Error::from);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::from);
     let code = adopted.and(runtime).and_then(|runtime| runtime.block_on(rehearse(cli)));
+    // Whatever way it ended.
+    nursery::end();
     code.unwrap_or_else(|error| {
         log::tell(&format!("rehearse: {error}"));
         NOT_RUN.into()

@@ -45,9 +45,18 @@ pub fn start(command: &mut Command) -> io::Result<(Child, Pid)> {
 pub fn ended(id: Pid) {
     let mut first = first();
     first.remove(&id.as_raw_nonzero().get());
+    kill_all_but(&first);
+}
+
+/// Ends all that is left, whoever started it.
+pub fn end() {
+    kill_all_but(&BTreeSet::new());
+}
+
+fn kill_all_but(kept: &BTreeSet<i32>) {
     // Whoever is killed may leave children of its own.
     loop {
-        let orphans: Vec<_> = children().into_iter().filter(|pid| !first.contains(pid)).collect();
+        let orphans: Vec<_> = children().into_iter().filter(|pid| !kept.contains(pid)).collect();
         if orphans.is_empty() {
             return;
         }

@@ -139,9 +139,14 @@ impl Findings {
     }
 
     fn judge(&mut self, ran: Ran) -> Judged {
-        let Ran { record, lateness, not_sent, .. } = ran;
+        let Ran { mut record, lateness, not_sent, .. } = ran;
         self.warn(&record.title, &lateness, not_sent);
         let tenancies = Tenancies::of(&record.events);
+        // Programs that are not ours do not say which task they are.
+        for request in record.requests.iter_mut().filter(|request| request.task.is_none()) {
+            request.task =
+                request.address.and_then(|address| tenancies.task(address, request.done)).map(|it| it.to_string());
+        }
         let causes = record.requests.iter().map(|request| tenancies.cause(request).map(|cause| cause.to_string()));
         let causes = causes.collect();
         Judged::new(record, causes)

@@ -23,9 +23,12 @@ pub struct Request {
     pub done: Duration,
     /// How it ended.
     pub outcome: Outcome,
-    /// Who answered, by the `x-task-id` of the answer.
+    /// Who answered, by the `x-task-id` of the answer, or else by the address that it came from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<String>,
+    /// Where the answer came from. None where the client asks a front, which knows better.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Ipv4Addr>,
     /// What DNS had told the client. None where the client leaves that to a front, unless the front
     /// says that it had no address.
     #[serde(default, skip_serializing_if = "Option::is_none")]

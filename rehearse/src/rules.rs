@@ -61,6 +61,7 @@ pub struct Rules {
     pub ttl: Duration,
     pub negative_ttl: Duration,
     pub most_answers: usize,
+    pub resolver_caches: u32,
     pub initially_healthy: bool,
     pub cloud_map_health_delay: Duration,
 }
@@ -101,6 +102,7 @@ impl Default for Rules {
             ttl: secs(60),
             negative_ttl: secs(300),
             most_answers: 8,
+            resolver_caches: 1,
             initially_healthy: true,
             cloud_map_health_delay: secs(30),
         }
@@ -160,6 +162,9 @@ impl Rules {
                 humantime::format_duration(self.register_lag_least),
                 humantime::format_duration(self.register_lag)
             ));
+        }
+        if !(1..=1000).contains(&self.resolver_caches) {
+            return Err(format!("resolver-caches is {}: set 1 to 1000", self.resolver_caches));
         }
         if self.container_start > self.activating {
             return Err(format!(
@@ -325,6 +330,7 @@ rules! {
     "ttl" ttl "of the records" "AWS CDK's default: 60 s; the article: 60, 15, 30 s";
     "negative-ttl" negative_ttl "how long it is kept that there is no record" "private zones through the VPC's resolver: 300 s (aws/aws-app-mesh-roadmap issue 221)";
     "most-answers" most_answers "records in an answer" "Cloud Map MULTIVALUE: 8 (API DnsConfig)";
+    "resolver-caches" resolver_caches "caches between a client and the zone, of which each question meets one" "a VPC's resolver is a fleet (Route 53 Developer Guide, resolver availability and scaling); 1 is the worst case";
     "initially-healthy" initially_healthy "whether DNS names a task before its health is known" "Cloud Map AWS_INIT_HEALTH_STATUS: healthy";
     "cloud-map-health-delay" cloud_map_health_delay "from a report of health until answers show it" "API HealthCheckCustomConfig: about 30 s";
 }

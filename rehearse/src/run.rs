@@ -123,7 +123,11 @@ impl Run {
     ///
     /// If it could not begin. Nothing is left of it then.
     pub async fn run(self, progress: impl Fn(Progress), mut cancelled: watch::Receiver<bool>) -> Result<Ran, Error> {
-        let mut deployment = Deployment::start(self.service.clone(), self.speed).await?;
+        let mut deployment = tokio::select! {
+            biased;
+            _ = cancelled.wait_for(|is_cancelled| *is_cancelled) => return Ok(self.nothing()),
+            deployment = Deployment::start(self.service.clone(), self.speed) => deployment?,
+        };
         let begun = self.begin(&deployment).await;
         let (servers, front, running) = match begun {
             Ok(begun) => begun,
@@ -175,6 +179,12 @@ impl Run {
             length,
         };
         Ok(Ran { record, lateness: sent.lateness, not_sent: sent.not_sent, is_cut_short })
+    }
+
+    /// What came of it when somebody had enough before it began.
+    fn nothing(self) -> Ran {
+        let record = Record { title: self.title, settings: self.settings, speed: self.speed, ..Record::default() };
+        Ran { record, lateness: Lateness::default(), not_sent: 0, is_cut_short: true }
     }
 
     /// Starts what is around the service: its DNS, a front, the load.

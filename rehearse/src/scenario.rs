@@ -204,7 +204,11 @@ impl Stage {
         let command = [self.entrypoint(&scenario), scenario.task.clone()].concat();
         let first = Ipv4Addr::from(u32::from(self.net) + (u32::from(number) << 16));
         let front_address = Ipv4Addr::from(u32::from(first) + (200 << 8));
-        let callers = scenario.clients.iter().flat_map(|(profile, count)| callers(*profile, *count)).collect();
+        let callers = scenario
+            .clients
+            .iter()
+            .flat_map(|(profile, count)| callers(*profile, *count, rules.resolver_caches))
+            .collect();
         let mut settings: Vec<_> = [
             ("entrypoint", in_words(&scenario.entrypoint)),
             ("task", scenario.task.join(" ")),
@@ -264,12 +268,12 @@ fn in_words(entrypoint: &Entrypoint) -> String {
 }
 
 /// Clients of a kind whose caches are in phases that are spread evenly.
-fn callers(profile: Profile, count: usize) -> impl Iterator<Item = Caller> {
+fn callers(profile: Profile, count: usize, caches: u32) -> impl Iterator<Item = Caller> {
     (0..count).map(move |index| {
         let name = if count == 1 { String::new() } else { format!("cache phase {} of {count}", index + 1) };
         #[expect(clippy::cast_precision_loss, reason = "a few clients")]
         let phase = (index as f64 + 0.5) / count as f64;
-        Caller { profile, name, phase, caches: 1 }
+        Caller { profile, name, phase, caches: usize::try_from(caches).unwrap_or(1) }
     })
 }
 

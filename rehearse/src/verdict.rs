@@ -119,9 +119,15 @@ impl Tenancies {
         tenancies
     }
 
-    /// The task that had the address last before then.
+    /// Who had the address last before then.
     fn tenant(&self, address: Ipv4Addr, at: Duration) -> Option<&Tenancy> {
         self.0.get(&address)?.iter().rev().find(|it| it.from <= at)
+    }
+
+    /// The task that had the address last before then.
+    #[must_use]
+    pub fn task(&self, address: Ipv4Addr, at: Duration) -> Option<TaskId> {
+        self.tenant(address, at).map(|tenancy| tenancy.task)
     }
 
     /// Why `request` failed. None if it did not.
@@ -134,7 +140,8 @@ impl Tenancies {
             && request.attempts.is_empty()
         {
             // A task's own answer has its name. Whoever stands between says that it knows nobody.
-            return Some(if request.task.is_some() { Cause::AppError } else { Cause::NoAddress });
+            let is_a_tasks = request.task.is_some() || request.address.is_some();
+            return Some(if is_a_tasks { Cause::AppError } else { Cause::NoAddress });
         }
         if let Some(lookup) = &request.lookup
             && lookup.addresses.is_empty()
@@ -244,6 +251,7 @@ mod tests {
             done: secs(at),
             outcome: Outcome::Failed { cause: "it failed".to_owned() },
             task: None,
+            address: None,
             lookup: Some(lookup),
             attempts: attempts.iter().map(attempt).collect(),
         }
@@ -298,12 +306,26 @@ mod tests {
         assert_eq!(cause(&answered(404, Some("task-1"))), None);
         assert_eq!(cause(&answered(500, Some("task-1"))), Some(Cause::AppError));
         assert_eq!(cause(&answered(503, None)), Some(Cause::NoAddress));
+        let by_somebody = Request { address: Some(address(2)), ..answered(503, None) };
+        assert_eq!(cause(&by_somebody), Some(Cause::AppError));
         let through_front = Request {
             outcome: Outcome::Answered { status: 502 },
             lookup: None,
             ..failed(65, &[], &[(1, Failure::Refused, false)])
         };
         assert_eq!(cause(&through_front), Some(Cause::StaleAllDead));
+    }
+
+    #[test]
+    fn an_address_is_that_of_its_last_task() {
+        let mut events = vec![];
+        for (number, at) in [(1, 0), (2, 70)] {
+            let what = What::Created { task: TaskId(number), revision: 1, address: address(1) };
+            events.push(Event { at: secs(at), what });
+        }
+        let tenancies = Tenancies::of(&events);
+        let task = |host, at| tenancies.task(address(host), secs(at)).map(|task| task.0);
+        assert_eq!((task(1, 69), task(1, 70), task(2, 70)), (Some(1), Some(2), None));
     }
 
     #[test]

@@ -119,6 +119,7 @@ mod tests {
             done: intended + Duration::from_millis(10),
             outcome: Outcome::Answered { status },
             task: None,
+            address: None,
             lookup: None,
             attempts: Vec::new(),
         }

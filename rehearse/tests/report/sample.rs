@@ -214,6 +214,7 @@ fn request(
         done: sent + took,
         outcome: Outcome::Answered { status: 200 },
         task: None,
+        address: None,
         lookup: None,
         attempts: Vec::new(),
     };
@@ -239,6 +240,7 @@ fn request(
     for life in known.iter().take(tried) {
         if (life.listens..life.gone).contains(&intended) {
             request.task = Some(life.task.to_string());
+            request.address = Some(life.address);
             // One task of one run answers with errors for a while.
             if drain == 0 && life.task == TaskId(1) && (17..22).contains(&intended.as_secs()) {
                 request.outcome = Outcome::Answered { status: 500 };
