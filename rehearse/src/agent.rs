@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Signal, kill_process, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, BufReader},
     net::TcpStream,
@@ -18,7 +18,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{cluster::Fact, nursery, timeline::TaskId};
+use crate::{
+    cluster::Fact,
+    nursery::{self, First},
+    timeline::TaskId,
+};
 
 /// How many of the last lines of a task are kept, to be shown when it ends unexpectedly.
 const LINES: usize = 12;
@@ -165,16 +169,19 @@ impl Agent {
 
     /// Kills what is left, and waits until it is gone.
     pub async fn clean_up(mut self) {
-        for (_, running) in std::mem::take(&mut self.tasks) {
+        let running: Vec<_> = std::mem::take(&mut self.tasks).into_values().collect();
+        for running in &running {
             let _ = running.orders.send(Order::Kill);
+        }
+        for running in running {
             let _ = running.watching.await;
         }
     }
 }
 
 /// Follows orders until the process has ended. Says so if it does not care for SIGTERM.
-async fn watch(mut child: Child, id: Pid, mut orders: UnboundedReceiver<Order>, is_deaf: impl Fn()) -> String {
-    let mut is_told = true;
+async fn watch(mut child: Child, first: First, mut orders: UnboundedReceiver<Order>, is_deaf: impl Fn()) -> String {
+    let (mut is_told, id) = (true, first.id);
     let ended = loop {
         tokio::select! {
             biased;
@@ -200,7 +207,7 @@ async fn watch(mut child: Child, id: Pid, mut orders: UnboundedReceiver<Order>, 
             }
         }
     };
-    nursery::ended(id);
+    nursery::ended(&first);
     match ended {
         Ok(status) => in_words(status),
         Err(error) => format!("cannot be waited for: {error}"),
@@ -243,13 +250,20 @@ async fn keep(output: impl AsyncRead + Unpin, lines: Lines) {
                 }
                 continue;
             }
-            let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            if lines.len() == LINES {
-                lines.pop_front();
-            }
-            lines.push_back(String::from_utf8_lossy(&line).into_owned());
+            push(&lines, &line);
             line.clear();
         }
         reader.consume(length);
     }
+    if !line.is_empty() {
+        push(&lines, &line);
+    }
+}
+
+fn push(lines: &Lines, line: &[u8]) {
+    let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+    if lines.len() == LINES {
+        lines.pop_front();
+    }
+    lines.push_back(String::from_utf8_lossy(line).into_owned());
 }

@@ -11,7 +11,7 @@ use crate::{
     probe::ProbeUrl,
     rules::{Rules, Setting},
     run::Deed,
-    scenario::{Binaries, Entrypoint, FrontChoice, GRACE, MARGIN, Scenario, Stage},
+    scenario::{Binaries, Entrypoint, FrontChoice, MARGIN, Scenario, Stage},
 };
 
 /// Replays an ECS rolling deploy on this machine, with real processes, DNS and load, and says which requests fail and why.
@@ -136,7 +136,8 @@ pub struct Deploy {
     #[arg(long, env = "REHEARSE_GRACE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
     pub grace: Duration,
 
-    /// From SIGTERM to SIGKILL [default: what the drain and the grace need, the rule's at least].
+    /// From SIGTERM to SIGKILL [default: what the drain and the grace need, if the rule stop-timeout is not set]. Fargate allows 120s
+    /// at most.
     #[arg(long, env = "REHEARSE_STOP_TIMEOUT", value_name = "DURATION", value_parser = duration::parse)]
     pub stop_timeout: Option<Duration>,
 
@@ -201,18 +202,15 @@ impl Options {
     ///
     /// # Errors
     ///
-    /// If a rule cannot be set so, or a program is not there.
+    /// If a rule cannot be set so.
     pub fn stage(&self) -> Result<Stage, Error> {
         let rules = self.rules()?;
         let beside = std::env::current_exe()?;
-        let find = |name: &'static str, given: &Option<PathBuf>| {
-            let path = given.clone().unwrap_or_else(|| beside.with_file_name(name));
-            if path.is_file() { Ok(path) } else { Err(Error::NoBinary { name, path }) }
-        };
+        let path = |name: &str, given: &Option<PathBuf>| given.clone().unwrap_or_else(|| beside.with_file_name(name));
         let binaries = Binaries {
-            init: find("init", &self.init_binary)?,
-            front: find("front", &self.front_binary)?,
-            back: find("back", &self.back_binary)?,
+            init: path("init", &self.init_binary),
+            front: path("front", &self.front_binary),
+            back: path("back", &self.back_binary),
         };
         Ok(Stage {
             binaries,
@@ -239,7 +237,10 @@ impl Deploy {
         rules.ttl = self.ttl.unwrap_or(rules.ttl);
         let drain = self.drain.unwrap_or(rules.ttl + MARGIN);
         let needed = if self.entrypoint == "init" { drain + self.grace } else { Duration::ZERO };
-        rules.stop_timeout = self.stop_timeout.unwrap_or_else(|| rules.stop_timeout.max(needed + GRACE));
+        // What somebody has set is not what somebody has forgotten.
+        let is_unset = rules.stop_timeout == Rules::default().stop_timeout;
+        let enough = if is_unset { rules.stop_timeout.max(needed) } else { rules.stop_timeout };
+        rules.stop_timeout = self.stop_timeout.unwrap_or(enough);
         let entrypoint = match self.entrypoint.as_str() {
             "init" => Entrypoint::Init { drain, grace: self.grace, skips_unhealthy: false },
             "none" => Entrypoint::None,

@@ -80,7 +80,9 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    fn nth(self, index: u32) -> Ipv4Addr {
+    /// The one with this number, from 0 on.
+    #[must_use]
+    pub fn nth(self, index: u32) -> Ipv4Addr {
         // Neither .0 nor .255, which look like a network and a broadcast.
         let first = u32::from(self.first);
         let (block, host) = (index / 254, index % 254);
@@ -94,6 +96,8 @@ struct Deployment {
     failures: u32,
     is_stuck: bool,
     is_over: bool,
+    /// It was given up, and nothing came in its place.
+    has_failed: bool,
 }
 
 /// A service.
@@ -109,6 +113,7 @@ pub struct Cluster {
     zone: Zone,
     deployment: Deployment,
     completed: Option<u32>,
+    deployments: u32,
     next_tick: Duration,
     /// Tasks in a row that failed to become healthy, and until when nothing is started because of them.
     failures: u32,
@@ -135,8 +140,9 @@ impl Cluster {
             tasks: BTreeMap::new(),
             created: 0,
             zone: Zone::new(terms),
-            deployment: Deployment { revision: 1, failures: 0, is_stuck: false, is_over: true },
+            deployment: Deployment { revision: 1, failures: 0, is_stuck: false, is_over: true, has_failed: false },
             completed: Some(1),
+            deployments: 0,
             next_tick: rules.tick,
             failures: 0,
             paused_until: Duration::ZERO,
@@ -154,7 +160,7 @@ impl Cluster {
             }
             cluster.tasks.insert(id, Task::steady(id, 1, address, &cluster.rules, probe));
             cluster.zone.register(id, address, Duration::ZERO);
-            cluster.zone.report(id, true, Duration::ZERO);
+            cluster.zone.known_healthy(id);
             actions.push(Action::Start { task: id, revision: 1, address });
         }
         (cluster, actions)
@@ -211,9 +217,20 @@ impl Cluster {
         self.tasks.values()
     }
 
-    /// Whether the last deployment is over, and every task is as it should be.
+    /// Whether nothing more will come of it: the last deployment is over and every task is as it should be, or it can go
+    /// neither on nor back.
     #[must_use]
-    pub fn is_steady(&self, now: Duration) -> bool {
+    pub fn is_settled(&self, now: Duration) -> bool {
+        self.deployment.is_stuck || self.deployment.has_failed || self.is_steady(now)
+    }
+
+    /// How many deployments have begun.
+    #[must_use]
+    pub fn deployments(&self) -> u32 {
+        self.deployments
+    }
+
+    fn is_steady(&self, now: Duration) -> bool {
         self.deployment.is_over
             && self.tasks.len() == usize::try_from(self.rules.desired).unwrap_or(usize::MAX)
             && self.tasks.values().all(|task| task.standing(&self.rules, now) == Standing::Healthy)
@@ -235,7 +252,8 @@ impl Cluster {
     }
 
     fn deploy(&mut self, revision: u32, now: Duration) {
-        self.deployment = Deployment { revision, failures: 0, is_stuck: false, is_over: false };
+        self.deployments += 1;
+        self.deployment = Deployment { revision, failures: 0, is_stuck: false, is_over: false, has_failed: false };
         self.failures = 0;
         self.paused_until = now;
         self.next_tick = now;
@@ -284,6 +302,7 @@ impl Cluster {
         let reason = format!("{} tasks in a row did not become healthy", self.deployment.failures);
         self.tell(now, What::DeploymentFailed { revision, reason });
         self.deployment.is_over = true;
+        self.deployment.has_failed = true;
         if let Some(completed) = self.completed.filter(|completed| self.rules.rollback && *completed != revision) {
             self.deploy(completed, now);
         }
@@ -359,8 +378,14 @@ impl Cluster {
             zone: task.zone,
             created: task.created,
             standing: task.standing(&self.rules, now),
+            was_healthy: task.was_healthy,
         };
         let live: Vec<_> = self.tasks.values().filter(|task| task.is_live()).map(candidate).collect();
+        for healthy in live.iter().filter(|it| it.standing == Standing::Healthy) {
+            if let Some(task) = self.tasks.get_mut(&healthy.task) {
+                task.was_healthy = true;
+            }
+        }
         let bounds = Bounds {
             desired: self.rules.desired,
             minimum_healthy_percent: self.rules.minimum_healthy_percent,
@@ -370,7 +395,7 @@ impl Cluster {
         for id in plan.stop {
             self.stop(id, now);
         }
-        if self.paused_until <= now {
+        if self.paused_until <= now && !self.deployment.has_failed {
             for _ in 0..plan.start {
                 let revision = self.deployment.revision;
                 let (task, address) = self.next_task();

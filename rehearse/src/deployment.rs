@@ -46,7 +46,7 @@ pub struct Deployment {
     cluster: Arc<Mutex<Cluster>>,
     clock: Clock,
     facts: mpsc::UnboundedSender<Fact>,
-    steady: watch::Receiver<bool>,
+    settled: watch::Receiver<Settled>,
     stop: watch::Sender<bool>,
     running: JoinHandle<Vec<Event>>,
 }
@@ -68,8 +68,11 @@ impl Deployment {
             })
         };
         // All of them before any is started.
-        for (_, _, address) in starts() {
-            free(SocketAddr::from((address, service.launch.port)))?;
+        let rules = &service.rules;
+        let most =
+            rules.desired.saturating_mul(rules.maximum_percent.max(100)).div_ceil(100).saturating_add(rules.desired);
+        for index in 0..most.min(service.addresses.count) {
+            free(SocketAddr::from((service.addresses.nth(index), service.launch.port)))?;
         }
         for (task, revision, address) in starts() {
             agent.start(task, revision, address);
@@ -105,11 +108,11 @@ impl Deployment {
         let cluster = Arc::new(Mutex::new(cluster));
         let (facts, asked) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
-        let (tell, steady) = watch::channel(true);
+        let (tell, settled) = watch::channel(Settled { deployments: 0, is_settled: true });
         let edge =
             Edge { cluster: Arc::clone(&cluster), clock, agent, probe: service.probe, port: service.launch.port };
         let running = tokio::spawn(edge.run(seen, asked, stopped, tell));
-        Ok(Self { cluster, clock, facts, steady, stop, running })
+        Ok(Self { cluster, clock, facts, settled, stop, running })
     }
 
     /// The service's clock.
@@ -124,21 +127,34 @@ impl Deployment {
         Arc::clone(&self.cluster)
     }
 
+    /// Where the rules are told of something.
+    #[must_use]
+    pub fn facts(&self) -> mpsc::UnboundedSender<Fact> {
+        self.facts.clone()
+    }
+
     /// Tells the rules of something.
     pub fn tell(&self, fact: Fact) {
         // It is over, if nobody listens.
         let _ = self.facts.send(fact);
     }
 
+    /// Deploys a revision, and waits until nothing more comes of it, or until `limit` of the service's time has passed.
+    pub async fn deploy(&mut self, revision: u32, limit: Duration) {
+        let before = self.settled.borrow().deployments;
+        self.tell(Fact::Deploy { revision });
+        let over = self.settled.wait_for(|now| now.deployments > before && now.is_settled);
+        // What is there by then is reported, be it over or not.
+        let _ = timeout(self.clock.real(limit), over).await;
+    }
+
     /// Waits until the service has left its steady state and come back to it, or until `limit` of its time has passed.
-    /// Returns whether it has.
-    pub async fn steady_again(&mut self, limit: Duration) -> bool {
-        let real = self.clock.real(limit);
+    pub async fn steady_again(&mut self, limit: Duration) {
         let again = async {
-            let _ = self.steady.wait_for(|is_steady| !is_steady).await;
-            let _ = self.steady.wait_for(|is_steady| *is_steady).await;
+            let _ = self.settled.wait_for(|now| !now.is_settled).await;
+            let _ = self.settled.wait_for(|now| now.is_settled).await;
         };
-        timeout(real, again).await.is_ok()
+        let _ = timeout(self.clock.real(limit), again).await;
     }
 
     /// Ends all tasks. Returns all that has happened.
@@ -152,6 +168,13 @@ impl Deployment {
             },
         }
     }
+}
+
+/// What has become of all deployments so far.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Settled {
+    deployments: u32,
+    is_settled: bool,
 }
 
 /// Whoever has it has the address for a moment only: the task gets it after that.
@@ -177,7 +200,7 @@ impl Edge {
         mut seen: mpsc::UnboundedReceiver<Fact>,
         mut asked: mpsc::UnboundedReceiver<Fact>,
         mut stopped: watch::Receiver<bool>,
-        steady: watch::Sender<bool>,
+        tell: watch::Sender<Settled>,
     ) -> Vec<Event> {
         let mut events = Vec::new();
         let mut probes: JoinSet<Fact> = JoinSet::new();
@@ -192,13 +215,13 @@ impl Edge {
                 () = sleep_until(deadline) => Fact::Wake,
             };
             let now = self.clock.now();
-            let (actions, is_steady) = {
+            let (actions, settled) = {
                 let mut cluster = self.cluster();
                 let actions = cluster.handle(fact, now);
                 events.extend(cluster.events());
-                (actions, cluster.is_steady(now))
+                (actions, Settled { deployments: cluster.deployments(), is_settled: cluster.is_settled(now) })
             };
-            steady.send_if_modified(|before| std::mem::replace(before, is_steady) != is_steady);
+            tell.send_if_modified(|before| std::mem::replace(before, settled) != settled);
             for action in actions {
                 self.act(action, &mut probes);
             }

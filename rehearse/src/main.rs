@@ -20,6 +20,7 @@ use rehearse::{
     },
     rules::{RULES, Rules},
     scenario::Stage,
+    timeline,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
@@ -43,6 +44,12 @@ fn main() -> ExitCode {
         }
     };
     allow_descriptors();
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        // A release does not unwind: what is left has to go here.
+        nursery::end();
+    }));
     let adopted = nursery::adopt().map_err(Error::from);
     let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Error::from);
     let code = adopted.and(runtime).and_then(|runtime| runtime.block_on(rehearse(cli)));
@@ -88,9 +95,13 @@ async fn own_service(deploy: &Deploy, options: &Options, stage: &Stage) -> Resul
     let experiment = Experiment { name: "deploy", series: vec![run], parallel: vec![], answers: vec![] };
     let report = conduct(vec![experiment], options).await?;
     let failed: u64 = report.runs.iter().flat_map(|run| &run.summaries).map(|summary| summary.failed).sum();
-    let has_held = !report.was_interrupted && failed <= deploy.objective;
+    let ending = report.runs.first().and_then(|run| timeline::not_deployed(&run.record.events));
+    let has_held = !report.was_interrupted && failed <= deploy.objective && ending.is_none();
     let word = if has_held { "kept" } else { "broken" };
-    say(&format!("\nobjective: at most {} failed requests: {word}, with {failed}\n", deploy.objective));
+    say(&format!("\nobjective: revision 2, and at most {} failed requests: {word}, with {failed}\n", deploy.objective));
+    if let Some(ending) = ending.filter(|_| !report.was_interrupted) {
+        say(&format!("revision 2 was not deployed: {ending}\n"));
+    }
     Ok(if has_held { ExitCode::SUCCESS } else { BROKEN.into() })
 }
 
@@ -101,10 +112,14 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     let (cancel, cancelled) = watch::channel(false);
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
     tokio::spawn(async move {
         tokio::select! {
             _ = interrupted.recv() => {}
             _ = terminated.recv() => {}
+            _ = hung_up.recv() => {}
+            _ = quit.recv() => {}
         }
         log::tell("rehearse: stopping; the report tells of what was seen");
         cancel.send_replace(true);
@@ -113,9 +128,17 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     });
     let display = Display::new(io::stderr().is_terminal());
     let mut findings = Findings::default();
+    let mut failed = None;
     for experiment in experiments {
-        findings.add(experiment, &display, &cancelled).await?;
+        if let Err(error) = findings.add(experiment, &display, &cancelled).await {
+            failed = Some(error);
+            break;
+        }
     }
+    if let Some(error) = failed.take_if(|_| findings.runs.is_empty()) {
+        return Err(error);
+    }
+    findings.is_cut_short |= failed.is_some();
     for warning in &findings.warnings {
         log::tell(&format!("rehearse: {warning}"));
     }
@@ -126,7 +149,7 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     say(&summary(&report, Look { is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none(), columns }));
     write(&report, &options.output)?;
     say(&format!("\nreport: {}\n", options.output.join("report.html").display()));
-    Ok(report)
+    failed.map_or(Ok(report), Err)
 }
 
 fn list_rules(rules: &Rules) {

@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, waitpid};
@@ -26,37 +29,54 @@ pub fn adopt() -> io::Result<()> {
     Ok(set_child_subreaper(Some(getpid()))?)
 }
 
+/// In the environment of a task's processes: whose they are, however far from the first one.
+const MARK: &str = "LAMEDUCK_REHEARSED";
+
+/// A first process.
+#[derive(Debug)]
+pub struct First {
+    /// Its number.
+    pub id: Pid,
+    mark: String,
+}
+
 /// Starts the first process of a task, in a group of its own.
 ///
 /// # Errors
 ///
 /// If it cannot be started.
-pub fn start(command: &mut Command) -> io::Result<(Child, Pid)> {
+pub fn start(command: &mut Command) -> io::Result<(Child, First)> {
+    static STARTED: AtomicU64 = AtomicU64::new(0);
+    let mark = format!("{}-{}", getpid().as_raw_nonzero(), STARTED.fetch_add(1, Ordering::Relaxed));
     // Held meanwhile: a child that is not known yet would be taken for an orphan.
     let mut first = first();
-    let child = command.process_group(0).kill_on_drop(true).spawn()?;
+    let child = command.env(MARK, &mark).process_group(0).kill_on_drop(true).spawn()?;
     let id = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
     let id = id.ok_or_else(|| io::Error::other("it has no process id"))?;
     first.insert(id.as_raw_nonzero().get());
-    Ok((child, id))
+    Ok((child, First { id, mark: format!("{MARK}={mark}") }))
 }
 
 /// A first process has ended, and was waited for: what it has left behind goes, too.
-pub fn ended(id: Pid) {
+pub fn ended(process: &First) {
     let mut first = first();
-    first.remove(&id.as_raw_nonzero().get());
-    kill_all_but(&first);
+    first.remove(&process.id.as_raw_nonzero().get());
+    // Not the orphans of others, whose tasks go on.
+    kill_all(|pid| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        !first.contains(&pid) && environment.split(|byte| *byte == 0).any(|entry| entry == process.mark.as_bytes())
+    });
 }
 
 /// Ends all that is left, whoever started it.
 pub fn end() {
-    kill_all_but(&BTreeSet::new());
+    kill_all(|_| true);
 }
 
-fn kill_all_but(kept: &BTreeSet<i32>) {
+fn kill_all(is_meant: impl Fn(i32) -> bool) {
     // Whoever is killed may leave children of its own.
     loop {
-        let orphans: Vec<_> = children().into_iter().filter(|pid| !kept.contains(pid)).collect();
+        let orphans: Vec<_> = children().into_iter().filter(|pid| is_meant(*pid)).collect();
         if orphans.is_empty() {
             return;
         }
@@ -86,6 +106,13 @@ pub fn handles(id: Pid, signal: Signal) -> bool {
 
 /// The children of this process.
 fn children() -> Vec<i32> {
+    let threads = fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+    let lists: Vec<_> = threads.map(|thread| fs::read_to_string(thread.path().join("children"))).collect();
+    if lists.iter().any(Result::is_ok) {
+        let all = lists.into_iter().flatten();
+        return all.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect();
+    }
+    // A kernel without CONFIG_PROC_CHILDREN.
     let parent = getpid().as_raw_nonzero().get();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());

@@ -4,7 +4,6 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
-    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -15,7 +14,7 @@ use crate::{
     error::Error,
     experiments::Experiment,
     load::Lateness,
-    report::{Answer, Judged, Machine, Report, Schema, html, json},
+    report::{Answer, Judged, Machine, Report, Schema, html, json, summary::LATE},
     run::{Progress, Ran, Run},
     timeline::clock,
     verdict::Tenancies,
@@ -99,9 +98,6 @@ async fn run(run: Run, display: &Display, cancelled: watch::Receiver<bool>) -> R
     ran
 }
 
-/// How late requests may be sent, at the 99th percentile, before a person is told that the machine is too slow.
-const LATE: Duration = Duration::from_millis(5);
-
 impl Findings {
     /// Runs an experiment, and answers its questions.
     ///
@@ -141,7 +137,7 @@ impl Findings {
     fn judge(&mut self, ran: Ran) -> Judged {
         let Ran { mut record, lateness, not_sent, .. } = ran;
         self.warn(&record.title, &lateness, not_sent);
-        let tenancies = Tenancies::of(&record.events);
+        let tenancies = Tenancies::of(&record.events, record.speed);
         // Programs that are not ours do not say which task they are.
         for request in record.requests.iter_mut().filter(|request| request.task.is_none()) {
             request.task =

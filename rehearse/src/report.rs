@@ -4,7 +4,7 @@ pub mod html;
 pub mod json;
 mod markup;
 mod plot;
-mod summary;
+pub mod summary;
 pub mod text;
 pub mod words;
 

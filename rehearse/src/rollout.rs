@@ -31,6 +31,8 @@ pub struct Candidate {
     pub created: Duration,
     /// What it counts for.
     pub standing: Standing,
+    /// Whether it has ever been healthy.
+    pub was_healthy: bool,
 }
 
 /// How far a deployment may go.
@@ -80,6 +82,15 @@ pub struct Plan {
 #[must_use]
 pub fn plan(live: &[Candidate], bounds: &Bounds, replacement: Replacement) -> Plan {
     let desired = usize::try_from(bounds.desired).unwrap_or(usize::MAX);
+    // Those that never became healthy go at once: nothing is lost with them.
+    let has_failed = |it: &&Candidate| it.is_current && it.standing == Standing::Unhealthy && !it.was_healthy;
+    let failed: Vec<_> = live.iter().filter(has_failed).map(|it| it.task).collect();
+    if !failed.is_empty() {
+        let rest: Vec<_> = live.iter().filter(|it| !has_failed(it)).copied().collect();
+        let mut planned = plan(&rest, bounds, replacement);
+        planned.stop.extend(failed);
+        return planned;
+    }
     let count = |is_current: bool, standing: Standing| {
         live.iter().filter(|it| it.is_current == is_current && it.standing == standing).count()
     };
@@ -161,7 +172,8 @@ mod tests {
         Bounds { desired: 4, minimum_healthy_percent, maximum_percent }
     }
 
-    /// Old tasks in small letters, current ones in capitals: h healthy, s starting, u unhealthy.
+    /// Old tasks in small letters, current ones in capitals: h healthy, s starting, u unhealthy, f
+    /// unhealthy without ever having been healthy.
     fn live(text: &str) -> Vec<Candidate> {
         let candidate = |(index, letter): (usize, char)| Candidate {
             task: TaskId(u32::try_from(index).unwrap() + 1),
@@ -171,9 +183,10 @@ mod tests {
             standing: match letter.to_ascii_lowercase() {
                 'h' => Standing::Healthy,
                 's' => Standing::Starting,
-                'u' => Standing::Unhealthy,
+                'u' | 'f' => Standing::Unhealthy,
                 other => panic!("{other}"),
             },
+            was_healthy: !letter.eq_ignore_ascii_case(&'f'),
         };
         text.chars().enumerate().map(candidate).collect()
     }
@@ -238,6 +251,9 @@ mod tests {
             (Replacement::Modern, 50, 100, "HHUS", "start 0 stop -"),
             // Fewer than must be healthy: none can be spared.
             (Replacement::Modern, 100, 100, "HHHU", "start 0 stop - stuck"),
+            // Two that never became healthy.
+            (Replacement::Modern, 50, 200, "hhFFSS", "start 2 stop 3,4"),
+            (Replacement::Legacy, 50, 200, "hhFFSS", "start 2 stop 3,4"),
             // One that was gone by itself.
             (Replacement::Modern, 100, 200, "HHH", "start 1 stop -"),
         ];

@@ -150,6 +150,13 @@ impl Rules {
     ///
     /// What does not fit, with the values.
     pub fn check_together(&self) -> Result<(), String> {
+        let durations = [("tick", self.tick), ("health-interval", self.health_interval)];
+        if let Some((name, _)) = durations.iter().find(|(_, value)| value.is_zero()) {
+            return Err(format!("{name} is 0s, so that no time would ever pass: set 1s or more"));
+        }
+        if !(1..=10_000).contains(&self.desired) {
+            return Err(format!("desired is {}: set 1 to 10000", self.desired));
+        }
         if self.maximum_percent < 100 && self.minimum_healthy_percent >= 100 || self.maximum_percent == 0 {
             return Err(format!(
                 "minimum-healthy-percent {} and maximum-percent {} leave no task to start or to stop: raise the maximum",
@@ -341,6 +348,17 @@ mod tests {
 
     fn set(rules: &mut Rules, text: &str) -> Result<(), String> {
         rules.set(&text.parse()?)
+    }
+
+    #[test]
+    fn rules_with_which_nothing_would_ever_happen_are_refused() {
+        for (rule, expected) in
+            [("tick=0", "tick is 0s"), ("health-interval=0", "health-interval is 0s"), ("desired=0", "1 to 10000")]
+        {
+            let mut rules = Rules::default();
+            set(&mut rules, rule).unwrap();
+            assert!(rules.check_together().unwrap_err().contains(expected), "{rule}");
+        }
     }
 
     #[test]

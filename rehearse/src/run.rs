@@ -129,7 +129,7 @@ impl Run {
             deployment = Deployment::start(self.service.clone(), self.speed) => deployment?,
         };
         let begun = self.begin(&deployment).await;
-        let (servers, front, running) = match begun {
+        let (servers, fronts, running) = match begun {
             Ok(begun) => begun,
             Err(error) => {
                 deployment.stop().await;
@@ -158,7 +158,7 @@ impl Run {
         };
         let length = clock.now();
         let sent = running.finish().await;
-        if let Some(front) = front {
+        for front in fronts {
             front.clean_up().await;
         }
         let events = deployment.stop().await;
@@ -188,20 +188,17 @@ impl Run {
     }
 
     /// Starts what is around the service: its DNS, a front, the load.
-    async fn begin(
-        &self,
-        deployment: &Deployment,
-    ) -> Result<(Vec<Server>, Option<Agent>, crate::load::Running), Error> {
+    async fn begin(&self, deployment: &Deployment) -> Result<(Vec<Server>, Vec<Agent>, crate::load::Running), Error> {
         let clock = deployment.clock();
         let authority: Arc<dyn Source> = Arc::new(Authority::new(deployment.cluster(), move || clock.now()));
-        let (mut servers, mut senders, mut front) = (Vec::new(), Vec::new(), None);
+        let (mut servers, mut senders, mut fronts) = (Vec::new(), Vec::new(), Vec::new());
         for (number, caller) in self.callers.iter().enumerate() {
             let server = self.resolver(caller, number, clock, Arc::clone(&authority))?;
             let dns = server.address();
             servers.push(server);
             let target = if caller.profile == Profile::Front {
-                let (agent, address) = self.start_front(dns).await?;
-                front = Some(agent);
+                let (agent, address) = self.start_front(dns, deployment).await?;
+                fronts.push(agent);
                 Target::Front(address)
             } else {
                 let Names { service, namespace } = &self.names;
@@ -226,13 +223,13 @@ impl Run {
         let running = match load.start() {
             Ok(running) => running,
             Err(error) => {
-                if let Some(front) = front {
+                for front in fronts {
                     front.clean_up().await;
                 }
                 return Err(error.into());
             }
         };
-        Ok((servers, front, running))
+        Ok((servers, fronts, running))
     }
 
     fn resolver(
@@ -263,7 +260,7 @@ impl Run {
         Server::start(address, terms, Arc::new(source)).map_err(|source| Error::Dns { address, source })
     }
 
-    async fn start_front(&self, dns: SocketAddr) -> Result<(Agent, SocketAddrV4), Error> {
+    async fn start_front(&self, dns: SocketAddr, deployment: &Deployment) -> Result<(Agent, SocketAddrV4), Error> {
         let Some(launch) = &self.front else {
             return Err(Error::Settings("a client needs a front, and there is none".to_owned()));
         };
@@ -275,7 +272,18 @@ impl Run {
         let front = TaskId(0);
         agent.start(front, 0, self.front_address);
         let how = match timeout(PATIENCE, seen.recv()).await {
-            Ok(Some(Fact::Listens(_))) => return Ok((agent, SocketAddrV4::new(self.front_address, port))),
+            Ok(Some(Fact::Listens(_))) => {
+                let facts = deployment.facts();
+                tokio::spawn(async move {
+                    while let Some(fact) = seen.recv().await {
+                        if let Fact::Exited { how, .. } = fact {
+                            // Nobody listens any more when the run is over.
+                            let _ = facts.send(Fact::Note(format!("a front has ended: {how}")));
+                        }
+                    }
+                });
+                return Ok((agent, SocketAddrV4::new(self.front_address, port)));
+            }
             Ok(Some(Fact::Exited { how, .. })) => how,
             Ok(_) | Err(_) => format!("it does not listen at {}:{port} after {PATIENCE:?}", self.front_address),
         };
@@ -292,8 +300,7 @@ impl Run {
         match &self.deed {
             Deed::Watch(time) => pass(*time).await,
             Deed::Deploy => {
-                deployment.tell(Fact::Deploy { revision: 2 });
-                deployment.steady_again(self.limit).await;
+                deployment.deploy(2, self.limit).await;
             }
             Deed::Break(path) => {
                 let first = {

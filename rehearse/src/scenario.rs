@@ -142,6 +142,7 @@ impl Stage {
                     ("--dns-absent-grace", self.scaled(secs(30))),
                     ("--set-aside", self.scaled(secs(5))),
                     ("--set-aside-max", self.scaled(secs(60))),
+                    ("--wait-for-task", self.scaled(secs(2))),
                     ("--log-level", "warn".to_owned()),
                 ];
                 let own = self.binaries.front.to_string_lossy().into_owned();
@@ -178,6 +179,20 @@ impl Stage {
         }
     }
 
+    /// Whether the programs of this product that a scenario needs are there.
+    fn check_programs(&self, scenario: &Scenario) -> Result<(), Error> {
+        let needs_init = matches!(scenario.entrypoint, Entrypoint::Init { .. });
+        let needed = [
+            ("init", &self.binaries.init, needs_init),
+            ("front", &self.binaries.front, scenario.front == FrontChoice::Ours),
+            ("back", &self.binaries.back, scenario.task == self.back()),
+        ];
+        match needed.into_iter().find(|(_, path, is_needed)| *is_needed && !path.is_file()) {
+            Some((name, path, _)) => Err(Error::NoBinary { name, path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+
     /// The run of a scenario. Runs that go on at the same time have numbers of their own, and with them addresses.
     ///
     /// # Errors
@@ -200,6 +215,7 @@ impl Stage {
                 )));
             }
         }
+        self.check_programs(&scenario)?;
         let names = Names { service: "fsde-back".to_owned(), namespace: "internal".to_owned() };
         let command = [self.entrypoint(&scenario), scenario.task.clone()].concat();
         let first = Ipv4Addr::from(u32::from(self.net) + (u32::from(number) << 16));
@@ -282,7 +298,9 @@ mod tests {
     use super::*;
 
     fn stage() -> Stage {
-        let binaries = Binaries { init: "init".into(), front: "front".into(), back: "back".into() };
+        // Any file will do: none of them is run.
+        let file = |name: &str| std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        let binaries = Binaries { init: file("Cargo.toml"), front: file("src/lib.rs"), back: file("src/main.rs") };
         let (net, rules) = (Ipv4Addr::new(127, 0, 1, 1), Rules::default());
         Stage { binaries, speed: 10.0, rate: 10.0, phases: 4, seed: 1, net, task_port: 1235, rules }
     }
@@ -307,8 +325,9 @@ mod tests {
     fn times_that_our_programs_are_told_go_as_fast_as_the_service() {
         let run = stage().run(scenario(25), 0).unwrap();
         let command = run.service.launch.command.join(" ");
-        assert!(command.starts_with("init --drain 2s 500ms --stop-timeout 3s --grace 500ms"), "{command}");
-        assert!(command.contains("--health-url http://{ip}:{port}/health -- back --listen {ip}:{port}"), "{command}");
+        assert!(command.contains("/Cargo.toml --drain 2s 500ms --stop-timeout 3s --grace 500ms"), "{command}");
+        assert!(command.contains("--health-url http://{ip}:{port}/health -- "), "{command}");
+        assert!(command.contains("/src/main.rs --listen {ip}:{port}"), "{command}");
         let front = run.front.unwrap().command.join(" ");
         assert!(front.contains("--dns-max-ttl 1s"), "{front}");
         assert!(front.contains("--backend http://fsde-back.internal:1235 --resolver {resolver}"), "{front}");
@@ -320,6 +339,16 @@ mod tests {
         for part in ["a drain of 30s", "a grace of 5s", "need 35s", "stop timeout is 30s", "stop-timeout=35s"] {
             assert!(refused.contains(part), "{part:?} is not in {refused:?}");
         }
+    }
+
+    #[test]
+    fn a_program_that_is_needed_and_not_there_is_told_with_its_place() {
+        let mut stage = stage();
+        stage.binaries.init = "/nowhere/init".into();
+        let refused = stage.run(scenario(20), 0).unwrap_err().to_string();
+        assert!(refused.contains("/nowhere/init") && refused.contains("--init-binary"), "{refused}");
+        let without = Scenario { entrypoint: Entrypoint::None, ..scenario(20) };
+        assert!(stage.run(without, 0).is_ok());
     }
 
     #[test]

@@ -196,6 +196,25 @@ pub fn records_and_tasks(events: &[Event]) -> String {
     text(told.iter().map(|(at, line)| (Duration::from_secs(*at), line)))
 }
 
+/// Why revision 2 is not what runs at the end. None if it is.
+#[must_use]
+pub fn not_deployed(events: &[Event]) -> Option<String> {
+    if events.iter().any(|event| event.what == What::DeploymentCompleted { revision: 2 }) {
+        return None;
+    }
+    let reason = events.iter().rev().find_map(|event| {
+        if let What::DeploymentFailed { revision: 2, reason } = &event.what {
+            return Some(reason.clone());
+        }
+        if let What::Note { text } = &event.what { text.contains("unable to").then(|| text.clone()) } else { None }
+    });
+    let end = events.iter().rev().find_map(|event| {
+        if let What::Exited { how, .. } = &event.what { (how != "exit code 0").then_some(how) } else { None }
+    });
+    let reason = reason.unwrap_or_else(|| "it was not steady in time".to_owned());
+    Some(end.map_or(reason.clone(), |end| format!("{reason}; the last task that failed: {end}")))
+}
+
 /// Hours, minutes and seconds of a run.
 #[must_use]
 pub fn clock(at: Duration) -> String {

@@ -76,16 +76,20 @@ struct Tenancy {
 
 /// Who had which address when, as far as events tell.
 #[derive(Clone, Debug, Default)]
-pub struct Tenancies(BTreeMap<Ipv4Addr, Vec<Tenancy>>);
+pub struct Tenancies {
+    of: BTreeMap<Ipv4Addr, Vec<Tenancy>>,
+    notice: Duration,
+}
 
-/// An end is noticed a little after it has happened.
+/// An end is noticed a little after it has happened: in the service's time, and in that of the machine.
 const NOTICE: Duration = Duration::from_secs(1);
+const NOTICE_REAL: Duration = Duration::from_millis(100);
 
 impl Tenancies {
-    /// What `events` tell.
+    /// What `events` tell, of a run at this speed.
     #[must_use]
-    pub fn of(events: &[Event]) -> Self {
-        let mut tenancies = Self::default();
+    pub fn of(events: &[Event], speed: f64) -> Self {
+        let mut tenancies = Self { of: BTreeMap::new(), notice: NOTICE.max(NOTICE_REAL.mul_f64(speed)) };
         let mut addresses: BTreeMap<TaskId, Ipv4Addr> = BTreeMap::new();
         for Event { at, what } in events {
             let (task, note): (_, fn(&mut Tenancy, Duration)) = match what {
@@ -93,7 +97,7 @@ impl Tenancies {
                     addresses.insert(*task, *address);
                     let (listens, told_to_stop, ended) = (None, None, None);
                     let tenancy = Tenancy { task: *task, from: *at, listens, told_to_stop, ended };
-                    tenancies.0.entry(*address).or_default().push(tenancy);
+                    tenancies.of.entry(*address).or_default().push(tenancy);
                     continue;
                 }
                 What::Listens { task } => (task, |it, at| it.listens = it.listens.or(Some(at))),
@@ -111,7 +115,7 @@ impl Tenancies {
                 | What::DeploymentFailed { .. }
                 | What::Note { .. } => continue,
             };
-            let tenants = addresses.get(task).and_then(|address| tenancies.0.get_mut(address));
+            let tenants = addresses.get(task).and_then(|address| tenancies.of.get_mut(address));
             if let Some(tenancy) = tenants.into_iter().flatten().find(|it| it.task == *task) {
                 note(tenancy, *at);
             }
@@ -121,7 +125,7 @@ impl Tenancies {
 
     /// Who had the address last before then.
     fn tenant(&self, address: Ipv4Addr, at: Duration) -> Option<&Tenancy> {
-        self.0.get(&address)?.iter().rev().find(|it| it.from <= at)
+        self.of.get(&address)?.iter().rev().find(|it| it.from <= at)
     }
 
     /// The task that had the address last before then.
@@ -136,17 +140,19 @@ impl Tenancies {
         if request.is_good() {
             return None;
         }
-        if let Outcome::Answered { .. } = request.outcome
+        // Whatever was tried before: it is a task that said no at last.
+        if matches!(request.outcome, Outcome::Answered { .. }) && (request.task.is_some() || request.address.is_some())
+        {
+            return Some(Cause::AppError);
+        }
+        if request.lookup.as_ref().is_some_and(|lookup| lookup.addresses.is_empty()) {
+            return Some(Cause::NoAddress);
+        }
+        if let Outcome::Answered { status } = request.outcome
             && request.attempts.is_empty()
         {
-            // A task's own answer has its name. Whoever stands between says that it knows nobody.
-            let is_a_tasks = request.task.is_some() || request.address.is_some();
-            return Some(if is_a_tasks { Cause::AppError } else { Cause::NoAddress });
-        }
-        if let Some(lookup) = &request.lookup
-            && lookup.addresses.is_empty()
-        {
-            return Some(Cause::NoAddress);
+            // A gateway's own words: what it knows is not ours to guess.
+            return Some(if [502, 503, 504].contains(&status) { Cause::Unknown } else { Cause::AppError });
         }
         let Some(last) = request.attempts.last() else { return Some(Cause::Unknown) };
         Some(match last.failure {
@@ -170,7 +176,7 @@ impl Tenancies {
             let tenant = self.tenant(attempt.address, attempt.at);
             tenant
                 .and_then(|it| it.ended.into_iter().chain(it.told_to_stop).min())
-                .is_some_and(|end| end <= attempt.at + NOTICE)
+                .is_some_and(|end| end <= attempt.at + self.notice)
         };
         let (mut new, mut gone, mut other) = (0, 0, 0);
         for attempt in refused {
@@ -197,7 +203,7 @@ impl Tenancies {
     fn broken(&self, attempt: &Attempt) -> Cause {
         let tenant = self.tenant(attempt.address, attempt.at);
         let end = tenant.and_then(|it| it.told_to_stop.into_iter().chain(it.ended).min());
-        match end.filter(|end| *end <= attempt.at + NOTICE) {
+        match end.filter(|end| *end <= attempt.at + self.notice) {
             Some(_) if attempt.was_reused && attempt.failure == Failure::NoAnswer => Cause::PinnedClosed,
             Some(_) => Cause::KilledInFlight,
             None if tenant.is_some() => Cause::AppError,
@@ -224,16 +230,19 @@ mod tests {
         let event = |at, what| Event { at: secs(at), what };
         let created = |number: u8| What::Created { task: TaskId(number.into()), revision: 1, address: address(number) };
         let (one, two, three) = (TaskId(1), TaskId(2), TaskId(3));
-        Tenancies::of(&[
-            event(0, created(1)),
-            event(0, created(2)),
-            event(0, What::Listens { task: one }),
-            event(0, What::Listens { task: two }),
-            event(50, What::Signalled { task: one, signal: "SIGTERM".to_owned() }),
-            event(60, What::Exited { task: one, how: "exit code 0".to_owned() }),
-            event(70, created(3)),
-            event(90, What::Listens { task: three }),
-        ])
+        Tenancies::of(
+            &[
+                event(0, created(1)),
+                event(0, created(2)),
+                event(0, What::Listens { task: one }),
+                event(0, What::Listens { task: two }),
+                event(50, What::Signalled { task: one, signal: "SIGTERM".to_owned() }),
+                event(60, What::Exited { task: one, how: "exit code 0".to_owned() }),
+                event(70, created(3)),
+                event(90, What::Listens { task: three }),
+            ],
+            1.0,
+        )
     }
 
     fn failed(at: u64, had: &[u8], attempts: &[(u8, Failure, bool)]) -> Request {
@@ -305,7 +314,15 @@ mod tests {
         assert_eq!(cause(&answered(200, Some("task-1"))), None);
         assert_eq!(cause(&answered(404, Some("task-1"))), None);
         assert_eq!(cause(&answered(500, Some("task-1"))), Some(Cause::AppError));
-        assert_eq!(cause(&answered(503, None)), Some(Cause::NoAddress));
+        assert_eq!(cause(&answered(503, None)), Some(Cause::Unknown), "a gateway says so");
+        assert_eq!(cause(&answered(500, None)), Some(Cause::AppError), "it passed a task's answer on");
+        let nobody = Lookup { addresses: vec![], at: secs(5), failure: Some("no such name".to_owned()) };
+        assert_eq!(cause(&Request { lookup: Some(nobody), ..answered(503, None) }), Some(Cause::NoAddress));
+        let after_a_refusal = Request {
+            attempts: failed(65, &[], &[(1, Failure::Refused, false)]).attempts,
+            ..answered(500, Some("task-2"))
+        };
+        assert_eq!(cause(&after_a_refusal), Some(Cause::AppError));
         let by_somebody = Request { address: Some(address(2)), ..answered(503, None) };
         assert_eq!(cause(&by_somebody), Some(Cause::AppError));
         let through_front = Request {
@@ -323,7 +340,7 @@ mod tests {
             let what = What::Created { task: TaskId(number), revision: 1, address: address(1) };
             events.push(Event { at: secs(at), what });
         }
-        let tenancies = Tenancies::of(&events);
+        let tenancies = Tenancies::of(&events, 1.0);
         let task = |host, at| tenancies.task(address(host), secs(at)).map(|task| task.0);
         assert_eq!((task(1, 69), task(1, 70), task(2, 70)), (Some(1), Some(2), None));
     }

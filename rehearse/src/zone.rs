@@ -123,6 +123,13 @@ impl Zone {
         self.instances.push(Instance { task, address, from, until: None, is_healthy, reported: None });
     }
 
+    /// A task's health is known already: it shows at once.
+    pub fn known_healthy(&mut self, task: TaskId) {
+        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
+            instance.is_healthy = true;
+        }
+    }
+
     /// A task is not named from then on. One that is not named yet never is.
     pub fn deregister(&mut self, task: TaskId, until: Duration) {
         for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {

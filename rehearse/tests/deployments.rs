@@ -165,6 +165,25 @@ fn three_tasks_that_do_not_become_healthy_end_a_deployment_and_bring_the_last_re
 }
 
 #[test]
+fn a_revision_that_never_becomes_healthy_is_given_up_as_soon_as_three_tasks_have_shown_it() {
+    let mut script = deploying(rules(), secs(0));
+    script.unhealthy.extend((5..40).map(TaskId));
+    // The fifth to eighth task begin at 26 s, fail their second probe at 86 s, and are known to have at 94 s.
+    let events = script.until(100);
+    let failed = events.iter().find(|event| matches!(event.what, What::DeploymentFailed { revision: 2, .. })).unwrap();
+    assert!((94..=97).contains(&failed.at.as_secs()), "{failed:?}");
+}
+
+#[test]
+fn without_a_rollback_nothing_more_is_started_once_a_deployment_was_given_up() {
+    let mut script = deploying(Rules { rollback: false, ..rules() }, secs(0));
+    script.broken.insert(2);
+    let events = script.until(600);
+    let given_up = events.iter().position(|event| matches!(event.what, What::DeploymentFailed { .. })).unwrap();
+    assert!(!events[given_up..].iter().any(|event| matches!(event.what, What::Created { .. })));
+}
+
+#[test]
 fn an_unhealthy_task_is_stopped_and_replaced_or_replaced_and_stopped() {
     let sick = |unhealthy_replacement| {
         let mut script = Script::new(Rules { unhealthy_replacement, ..rules() }, secs(0));

@@ -85,7 +85,7 @@ fn with_init_no_client_fails_and_nothing_is_empty() {
     let place = Place::new(131);
     let ended = place.run(&["deploy", "--ttl", "30s", "--clients", "try-next,first-only"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(ended.said.contains("objective: at most 0 failed requests: kept, with 0"), "{ended:?}");
+    assert!(ended.said.contains("objective: revision 2, and at most 0 failed requests: kept, with 0"), "{ended:?}");
     let report = place.report();
     let requests = report.runs[0].record.requests.len();
     assert!((1000..6000).contains(&requests), "{requests}");
@@ -104,7 +104,7 @@ fn without_a_drain_a_client_of_the_first_address_fails_and_each_failure_has_its_
     let arguments = ["deploy", "--entrypoint", "none", "--front", "none", "--ttl", "60s", "--objective", "3"];
     let ended = place.run(&arguments);
     assert_eq!(ended.code, Some(1), "{ended:?}");
-    assert!(ended.said.contains("objective: at most 3 failed requests: broken, with"), "{ended:?}");
+    assert!(ended.said.contains("objective: revision 2, and at most 3 failed requests: broken, with"), "{ended:?}");
     let report = place.report();
     let first_only = report.runs[0].summaries.iter().find(|summary| summary.profile == "first-only").unwrap();
     assert!(first_only.by_cause["stale-first-dead"] > 20, "{first_only:?}");
@@ -171,8 +171,11 @@ fn a_revision_that_does_not_run_is_rolled_back() {
     let serve = format!("exec {} --listen {{ip}}:{{port}} --task-id {{task}} --log-level warn", back.display());
     let task = format!("sh -c '[ {{revision}} = 1 ] && {serve}; echo no such table; exit 4'");
     let ended = place.run(&["deploy", "--task", &task, "--ttl", "15s", "--health", "http://{ip}:{port}/health"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.said.contains("revision 2 was not deployed: 3 tasks in a row did not become healthy"), "{ended:?}");
+    assert!(ended.said.contains("exit code 4: no such table"), "{ended:?}");
     let report = place.report();
+    assert_eq!(failed(&report), 0);
     let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
     assert!(events.contains("3 tasks in a row did not become healthy"), "{events}");
     assert!(events.contains("exit code 4: no such table"), "{events}");
@@ -227,11 +230,12 @@ fn a_program_that_is_not_ours_is_kept_from_dropping_requests() {
     let place = Place::new(138);
     // It has no handler for SIGTERM: without init the platform would have to kill it. It takes a while to start, too.
     let task = "python3 -m http.server --bind {ip} {port}";
-    let ended = place.run(&["deploy", "--speed", "10", "--ttl", "15s", "--task", task]);
+    let ended = place.run(&["deploy", "--speed", "10", "--ttl", "15s", "--clients", "try-next", "--task", task]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
     let report = place.report();
-    let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
-    assert!(events.contains("DEPROVISIONING"), "{events}");
+    let tasks: std::collections::BTreeSet<_> =
+        report.runs[0].record.requests.iter().filter_map(|request| request.task.as_deref()).collect();
+    assert!(tasks.contains("task-1") && tasks.contains("task-8"), "both revisions answered: {tasks:?}");
     assert!(place.is_empty());
 }
 
@@ -262,6 +266,35 @@ fn nginx_drops_requests_without_init_and_none_with_it() {
     let good = report.runs[0].record.requests.iter().filter(|request| request.is_good());
     let tasks: std::collections::BTreeSet<_> = good.map(|request| request.task.as_deref().unwrap()).collect();
     assert_eq!(tasks.len(), 8, "its answers do not say which task they are of, but their addresses do: {tasks:?}");
+    assert!(place.is_empty());
+}
+
+#[test]
+fn a_deployment_for_which_there_is_no_room_ends_at_once_and_is_not_kept() {
+    let place = Place::new(140);
+    let set = "minimum-healthy-percent=100,maximum-percent=100,ttl=5s";
+    let ended = place.run(&["deploy", "--set", set]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.said.contains("revision 2 was not deployed: unable to stop or start tasks"), "{ended:?}");
+    assert!(place.report().runs[0].record.length < Duration::from_mins(1));
+}
+
+#[test]
+fn what_one_task_leaves_behind_goes_with_it_and_what_others_have_stays() {
+    let place = Place::new(141);
+    // Each task has a helper beside it that answers at the next port, and does not go by itself.
+    let back = Path::new(env!("CARGO_BIN_EXE_rehearse")).with_file_name("back");
+    let helper = format!("(setsid {} --listen {{ip}}:1236 --log-level error &)", back.display());
+    let task = format!("sh -c '{helper}; exec {} --listen {{ip}}:{{port}} --log-level error'", back.display());
+    let arguments =
+        ["deploy", "--ttl", "5s", "--task", &task, "--entrypoint", "none", "--health", "http://{ip}:1236/health"];
+    let ended = place.run(&arguments);
+    assert!(ended.said.contains("objective: revision 2"), "{ended:?}");
+    let report = place.report();
+    let events = serde_json::to_string(&report.runs[0].record.events).unwrap();
+    assert!(events.contains(r#""event":"deployment_completed","revision":2"#), "the helpers went on: {events}");
+    assert!(!events.contains("UNHEALTHY"), "{events}");
+    assert!((1..=8).all(|host| TcpListener::bind((place.ip(host), 1236)).is_ok()), "helpers are left");
     assert!(place.is_empty());
 }
 

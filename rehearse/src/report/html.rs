@@ -12,7 +12,7 @@ use super::{
         load::{self, Load},
         tasks,
     },
-    summary::LATE,
+    summary,
     words::{self, count, seconds, share},
 };
 use crate::timeline;
@@ -156,7 +156,7 @@ fn run(place: usize, judged: &Judged) -> Element {
         _ => format!("{} of {} requests failed ({}).", count(failures), count(requests), share(failures, requests)),
     };
     let late = judged.summaries.iter().map(|summary| summary.lateness.p99).max().unwrap_or_default();
-    let warning = (late > LATE).then(|| {
+    let warning = (late > summary::late(judged.record.speed)).then(|| {
         element("p").with("class", "warning").text(format_args!(
             "This machine was too slow for the load: one request of a hundred was sent {} late or later. Nothing is known \
              of the service's latency.",

@@ -9,9 +9,14 @@ use crate::{record::Record, request::Request};
 /// has answers between them while some of its addresses are dead.
 const APART: Duration = Duration::from_secs(5);
 
-/// More than this between when requests should have been sent and when they were, in one of a hundred cases, and the machine
-/// is too slow for the load. It is far below what a caller would notice.
-pub(super) const LATE: Duration = Duration::from_millis(10);
+/// More than this between when requests should have been sent and when they were, in one of a hundred cases and in the time of
+/// the machine, and it is too slow for the load. It is far below what a caller would notice.
+pub const LATE: Duration = Duration::from_millis(5);
+
+/// The same in the time of a service that lives so fast.
+pub(super) fn late(speed: f64) -> Duration {
+    LATE.mul_f64(speed.max(1.0))
+}
 
 impl Judged {
     /// Sums a run up.

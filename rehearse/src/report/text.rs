@@ -132,7 +132,7 @@ fn runs(report: &Report, look: Look, lines: &mut Vec<String>) {
             let causes: Vec<String> =
                 summary.by_cause.iter().map(|(cause, failed)| format!("{cause} {}", count(*failed))).collect();
             lines.extend(wrap(&causes.join(", "), look.columns - 4).into_iter().map(|line| format!("    {line}")));
-            if summary.lateness.p99 > summary::LATE {
+            if summary.lateness.p99 > summary::late(run.record.speed) {
                 let late = format!(
                     "This machine was too slow for the load: one request of a hundred was sent {} late or later.",
                     latency(summary.lateness.p99)
