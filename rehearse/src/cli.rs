@@ -112,7 +112,8 @@ pub struct Deploy {
     #[arg(long, env = "REHEARSE_HEALTH", value_name = "URL")]
     pub health: Option<ProbeUrl>,
 
-    /// What stands between clients and tasks: front, none, or a command, in which {resolver} stands for its DNS server.
+    /// What stands between clients and tasks: front, none, or a command, in which {ip} and {port} say where it is to listen,
+    /// {resolver} is its DNS server, and {backend} the name and port of the service.
     #[arg(long, env = "REHEARSE_FRONT", value_name = "front|none|COMMAND", default_value = "front")]
     pub front: String,
 

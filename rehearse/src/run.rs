@@ -66,7 +66,8 @@ pub struct Run {
     pub settings: Vec<(String, String)>,
     /// The service.
     pub service: Service,
-    /// How a front is started, if a client needs one; `{resolver}` stands for its DNS server.
+    /// How a front is started, if a client needs one; `{resolver}` stands for its DNS server, and `{backend}` for the
+    /// service's name and port.
     pub front: Option<Launch>,
     /// Where that front listens.
     pub front_address: Ipv4Addr,
@@ -267,7 +268,9 @@ impl Run {
         let free = std::net::TcpListener::bind((self.front_address, 0))?;
         let port = free.local_addr()?.port();
         drop(free);
-        let command = launch.command.iter().map(|word| word.replace("{resolver}", &dns.to_string())).collect();
+        let name = format!("{}.{}:{}", self.names.service, self.names.namespace, self.service.launch.port);
+        let fill = |word: &String| word.replace("{resolver}", &dns.to_string()).replace("{backend}", &name);
+        let command = launch.command.iter().map(fill).collect();
         let (mut agent, mut seen) = Agent::new(Launch { command, port, ..launch.clone() });
         let front = TaskId(0);
         agent.start(front, 0, self.front_address);

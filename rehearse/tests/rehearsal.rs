@@ -299,6 +299,22 @@ fn what_one_task_leaves_behind_goes_with_it_and_what_others_have_stays() {
 }
 
 #[test]
+fn another_front_is_told_where_to_listen_and_whom_to_ask() {
+    let place = Place::new(142);
+    let front = Path::new(env!("CARGO_BIN_EXE_rehearse")).with_file_name("front");
+    let options =
+        "--listen {ip}:{port} --backend http://{backend} --resolver {resolver} --dns-max-ttl 200ms --log-level warn";
+    let front = format!("{} {options}", front.display());
+    let ended = place.run(&["deploy", "--ttl", "30s", "--front", &front]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(place.report().runs[0].record.requests.iter().all(|request| request.task.is_some()));
+    let ended = place.run(&["deploy", "--front", "sh -c 'echo no such backend; exit 7'"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.complained.contains("the front is no good: exit code 7"), "{ended:?}");
+    assert!(place.is_empty());
+}
+
+#[test]
 fn the_rules_are_listed_with_their_sources() {
     let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).args(["rules", "--set", "ttl=15s"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
