@@ -12,6 +12,7 @@ use crate::{
     rules::{Rules, Setting},
     run::Deed,
     scenario::{Binaries, Entrypoint, FrontChoice, MARGIN, Scenario, Stage},
+    simulate::{Habit, habit},
 };
 
 /// Replays an ECS rolling deploy on this machine, with real processes, DNS and load, and says which requests fail and why.
@@ -40,6 +41,8 @@ pub struct Cli {
 pub enum Command {
     /// Deploys a service of your own, and counts the requests that fail.
     Deploy(Box<Deploy>),
+    /// Deploys thousands of times in virtual time, by the same rules: how likely a deploy fails requests, and how many.
+    Simulate(Simulate),
     /// Lists the rules that are followed, each with its value and source. Change one with --set NAME=VALUE.
     Rules,
 }
@@ -149,6 +152,30 @@ pub struct Deploy {
     /// How many requests may fail. One more, and the exit code is 1.
     #[arg(long, env = "REHEARSE_OBJECTIVE", value_name = "COUNT", default_value = "0")]
     pub objective: u64,
+}
+
+/// Deployments in virtual time.
+#[derive(Args, Debug)]
+pub struct Simulate {
+    /// How many deployments, each with chances and cache phases of its own.
+    #[arg(long, env = "REHEARSE_DEPLOYS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1000")]
+    pub deploys: u32,
+
+    /// Clients, of front, try-next, first-only, fixed-order, jvm, envoy, nginx and keep-alive [default: all of them].
+    #[arg(long, env = "REHEARSE_HABITS", value_name = "CLIENT", value_delimiter = ',', value_parser = habit)]
+    pub habits: Vec<Habit>,
+
+    /// How many processes of each client there are, each behind a resolver's cache in a phase of its own.
+    #[arg(long, env = "REHEARSE_PROCESSES", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1")]
+    pub processes: u32,
+
+    /// How long a task goes on serving after SIGTERM.
+    #[arg(long, env = "REHEARSE_DRAIN", value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub drain: Duration,
+
+    /// Write the figures as JSON instead of a table.
+    #[arg(long, env = "REHEARSE_JSON")]
+    pub json: bool,
 }
 
 /// A command and its arguments.

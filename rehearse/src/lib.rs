@@ -31,6 +31,7 @@ pub mod rollout;
 pub mod rules;
 pub mod run;
 pub mod scenario;
+pub mod simulate;
 pub mod task;
 pub mod timeline;
 pub mod verdict;

@@ -8,8 +8,9 @@ use std::{
 
 use clap::Parser;
 use console::log;
+use humantime::format_duration;
 use rehearse::{
-    cli::{Cli, Command, Deploy, Options},
+    cli::{Cli, Command, Deploy, Options, Simulate},
     error::Error,
     experiments::{self, Experiment},
     nursery,
@@ -20,6 +21,7 @@ use rehearse::{
     },
     rules::{RULES, Rules},
     scenario::Stage,
+    simulate::{self, HABITS, Model},
     timeline,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -74,6 +76,7 @@ async fn rehearse(cli: Cli) -> Result<ExitCode, Error> {
             list_rules(&cli.options.rules()?);
             Ok(ExitCode::SUCCESS)
         }
+        Some(Command::Simulate(simulate)) => forecast(&simulate, &cli.options),
         Some(Command::Deploy(deploy)) => own_service(&deploy, &cli.options, &cli.options.stage()?).await,
         None => four_questions(&cli.only, &cli.options, &cli.options.stage()?).await,
     }
@@ -150,6 +153,47 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     write(&report, &options.output)?;
     say(&format!("\nreport: {}\n", options.output.join("report.html").display()));
     failed.map_or(Ok(report), Err)
+}
+
+/// Deploys in virtual time, and tells what came of it.
+fn forecast(cli: &Simulate, options: &Options) -> Result<ExitCode, Error> {
+    let rules = options.rules()?;
+    if cli.drain > rules.stop_timeout {
+        let (drain, stop_timeout) = (format_duration(cli.drain), format_duration(rules.stop_timeout));
+        return Err(Error::Settings(format!(
+            "a drain of {drain} is longer than the stop timeout of {stop_timeout}: the platform would kill tasks while they serve. \
+             Set stop-timeout={drain} or more, or shorten the drain"
+        )));
+    }
+    let habits = if cli.habits.is_empty() { &HABITS[..] } else { &cli.habits };
+    let [deploys, processes] = [cli.deploys, cli.processes].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
+    let ttl = format_duration(rules.ttl);
+    let model = Model::new(rules, cli.drain);
+    let forecasts = simulate::forecast(&model, habits, deploys, processes, options.rate, options.seed);
+    if cli.json {
+        let text = serde_json::to_string_pretty(&forecasts).map_err(io::Error::from)?;
+        say(&format!("{text}\n"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    say(&format!(
+        "{deploys} deploys, TTL {ttl}, drain {}; failed requests of one deploy\n\n",
+        format_duration(cli.drain)
+    ));
+    say("client       deploys that fail any      mean     95 %    worst  for up to  causes\n");
+    for forecast in &forecasts {
+        let causes: Vec<_> = forecast.by_cause.iter().map(|(cause, mean)| format!("{cause} {mean:.1}")).collect();
+        say(&format!(
+            "{:<12} {:>22.1} % {:>9.1} {:>8} {:>8} {:>8.0} s  {}\n",
+            forecast.client,
+            100.0 * forecast.any,
+            forecast.mean,
+            forecast.p95,
+            forecast.worst,
+            forecast.longest,
+            causes.join(", ")
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn list_rules(rules: &Rules) {

@@ -315,6 +315,27 @@ fn another_front_is_told_where_to_listen_and_whom_to_ask() {
 }
 
 #[test]
+fn a_simulation_says_how_likely_a_deploy_fails_and_is_the_same_each_time() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).arg("simulate").args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let arguments = ["--deploys", "50", "--habits", "try-next,first-only", "--set", "ttl=60s", "--json"];
+    let (code, said, _) = run(&arguments);
+    let forecasts: Vec<rehearse::simulate::Forecast> = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, forecasts.len()), (Some(0), 2));
+    assert!((0.1..0.8).contains(&forecasts[0].any) && forecasts[1].any > 0.99, "{said}");
+    assert_eq!(run(&arguments).1, said);
+    assert_ne!(run(&[&arguments[..], &["--seed", "2"]].concat()).1, said);
+    let (_, table, _) = run(&["--deploys", "20", "--set", "ttl=15s,stop-timeout=30s", "--drain", "20s"]);
+    assert!(table.contains("20 deploys, TTL 15s, drain 20s") && table.contains("nginx"), "{table}");
+    let (code, _, complained) = run(&["--drain", "31s"]);
+    assert_eq!(code, Some(2));
+    assert!(complained.contains("a drain of 31s is longer than the stop timeout of 30s"), "{complained}");
+    assert!(run(&["--habits", "lynx"]).2.contains("there are front, try-next"));
+}
+
+#[test]
 fn the_rules_are_listed_with_their_sources() {
     let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).args(["rules", "--set", "ttl=15s"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();
