@@ -568,9 +568,12 @@ mod tests {
 
     #[test]
     fn a_drain_beyond_the_ttl_is_enough_for_whoever_honours_it() {
-        for forecast in forecasts(30, 35, &["front", "try-next", "first-only", "fixed-order", "keep-alive", "envoy"]) {
+        for forecast in forecasts(30, 35, &["front", "try-next", "first-only", "fixed-order", "keep-alive"]) {
             assert_eq!(forecast.worst, 0, "{forecast:?}");
         }
+        // It keeps what it has for 5 s more than it may, which the margin for a late deregistration is not meant for.
+        assert!((0.001..0.1).contains(&forecasts(30, 35, &["envoy"])[0].any));
+        assert_eq!(forecasts(30, 40, &["envoy"])[0].worst, 0);
         let forecast = &forecasts(30, 35, &["nginx"])[0];
         assert!(forecast.any > 0.99, "it never asks again: {forecast:?}");
     }
