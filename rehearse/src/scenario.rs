@@ -116,6 +116,11 @@ impl Stage {
         format_duration(Duration::from_millis(u64::try_from(real.as_millis()).unwrap_or(u64::MAX))).to_string()
     }
 
+    /// How many at once front is told, of so many at speed 1: more requests come in a second, and none is answered sooner.
+    fn scaled_count(&self, count: u32) -> String {
+        format!("{:.0}", (f64::from(count) * self.speed).ceil())
+    }
+
     /// back's command.
     #[must_use]
     pub fn back(&self) -> Vec<String> {
@@ -143,6 +148,8 @@ impl Stage {
                     ("--set-aside", self.scaled(secs(5))),
                     ("--set-aside-max", self.scaled(secs(60))),
                     ("--wait-for-task", self.scaled(secs(2))),
+                    ("--max-in-flight", self.scaled_count(1024)),
+                    ("--max-connections", self.scaled_count(4096)),
                     ("--log-level", "warn".to_owned()),
                 ];
                 let own = self.binaries.front.to_string_lossy().into_owned();
@@ -330,6 +337,7 @@ mod tests {
         assert!(command.contains("/src/main.rs --listen {ip}:{port}"), "{command}");
         let front = run.front.unwrap().command.join(" ");
         assert!(front.contains("--dns-max-ttl 1s"), "{front}");
+        assert!(front.contains("--max-in-flight 10240"), "{front}");
         assert!(front.contains("--backend http://fsde-back.internal:1235 --resolver {resolver}"), "{front}");
     }
 
