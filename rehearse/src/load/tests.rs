@@ -738,20 +738,3 @@ async fn what_cannot_be_asked_for_is_said_before_anything_is_sent() {
     let no_name = load(vec![Sender { behaviour: Profile::TryNext.behaviour(), target }]);
     assert!(no_name.start().unwrap_err().to_string().starts_with("\"a..b\" is no name"));
 }
-
-#[tokio::test]
-#[ignore = "needs a machine with nothing else to do; run it with --release"]
-async fn at_2000_requests_a_second_99_of_100_are_less_than_a_millisecond_late() {
-    let net = Net::new().await;
-    net.task(1, Kind::Answers).await;
-    let mut figures = Vec::new();
-    for profile in [Profile::KeepAlive, Profile::TryNext] {
-        let dns = Dns::new(Told::Addresses(net.all(&[1]), 30)).await;
-        let mut load = load(vec![asks_names(profile.behaviour(), &net, &dns)]);
-        load.rate = 2000.0;
-        let sent = send(load, 6000).await;
-        assert!(sent.requests.iter().all(Request::is_good));
-        figures.push((profile, [0.5, 0.9, 0.99, 0.999].map(|share| sent.lateness.at(share))));
-    }
-    assert!(figures.iter().all(|(_, [.., p99, _])| *p99 < millis(1)), "{figures:?}");
-}
