@@ -492,7 +492,7 @@ fn replacement(runs: &[&Judged]) -> Answer {
     Answer {
         question: "Is an unhealthy task replaced?".to_owned(),
         answer: format!("yes; the last request failed after {}", said.join(", ")),
-        expectation: "found after 30 to 60 s (two probes of 30 s), replaced, and and named by caches for a TTL after its record's end, unless it ends before; \
+        expectation: "found after 30 to 60 s (two probes of 30 s), replaced, and named by caches for a TTL after its record's end, unless it ends before; \
                       in the legacy order it goes first, in the modern one its replacement comes first; not drained, it ends with its \
                       SIGTERM"
             .to_owned(),
