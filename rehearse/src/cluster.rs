@@ -1,7 +1,11 @@
 //! One service of a cluster: its tasks, its records and its deployments, driven by what is observed and by time. Pure: it
 //! says what is to be done to processes, and somebody else does it.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    time::Duration,
+};
 
 use crate::{
     rollout::{self, Bounds, Candidate, Standing},
@@ -109,6 +113,10 @@ pub struct Cluster {
     order: fastrand::Rng,
     addresses: Addresses,
     tasks: BTreeMap<TaskId, Task>,
+    /// When something is due, and for whom, with what is noted there for each.
+    due: BTreeSet<(Duration, TaskId)>,
+    noted: BTreeMap<TaskId, Duration>,
+    taken: BTreeSet<Ipv4Addr>,
     created: u32,
     zone: Zone,
     deployment: Deployment,
@@ -138,6 +146,9 @@ impl Cluster {
             order: fastrand::Rng::with_seed(!seed),
             addresses,
             tasks: BTreeMap::new(),
+            due: BTreeSet::new(),
+            noted: BTreeMap::new(),
+            taken: BTreeSet::new(),
             created: 0,
             zone: Zone::new(terms),
             deployment: Deployment { revision: 1, failures: 0, is_stuck: false, is_over: true, has_failed: false },
@@ -158,7 +169,7 @@ impl Cluster {
             if cluster.rules.has_health_check {
                 cluster.tell(Duration::ZERO, What::Health { task: id, status: Status::Healthy });
             }
-            cluster.tasks.insert(id, Task::steady(id, 1, address, &cluster.rules, probe));
+            cluster.add(Task::steady(id, 1, address, &cluster.rules, probe));
             cluster.zone.register(id, address, Duration::ZERO);
             cluster.zone.known_healthy(id);
             actions.push(Action::Start { task: id, revision: 1, address });
@@ -180,6 +191,7 @@ impl Cluster {
             Fact::Exited { task, how } => self.exited(task, how, now),
             Fact::Probed { task: id, is_good } => {
                 let status = self.tasks.get_mut(&id).and_then(|task| task.probed(is_good, now, &self.rules));
+                self.note(id);
                 if let Some(status) = status {
                     self.tell(now, What::Health { task: id, status });
                 }
@@ -192,7 +204,7 @@ impl Cluster {
     /// When something is due.
     #[must_use]
     pub fn deadline(&self) -> Duration {
-        let tasks = self.tasks.values().filter_map(Task::deadline).min();
+        let tasks = self.due.first().map(|(at, _)| *at);
         [tasks, self.zone.next_change()].into_iter().flatten().fold(self.next_tick, Duration::min)
     }
 
@@ -244,8 +256,8 @@ impl Cluster {
 
     fn next_task(&mut self) -> (TaskId, Ipv4Addr) {
         let count = self.addresses.count.max(1);
-        let is_taken = |address| self.tasks.values().any(|task| task.address == address);
-        let free = (0..count).map(|more| self.addresses.nth((self.created + more) % count)).find(|it| !is_taken(*it));
+        let next = (0..count).map(|more| self.addresses.nth((self.created + more) % count));
+        let free = next.into_iter().find(|address| !self.taken.contains(address));
         let address = free.unwrap_or_else(|| self.addresses.nth(self.created % count));
         self.created += 1;
         (TaskId(self.created), address)
@@ -263,7 +275,9 @@ impl Cluster {
     fn stop(&mut self, id: TaskId, now: Duration) {
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let was_healthy = task.was_healthy;
-        if task.stop(now, &self.rules) && !was_healthy {
+        let is_stopped = task.stop(now, &self.rules);
+        self.note(id);
+        if is_stopped && !was_healthy {
             self.failed(id, now);
         }
     }
@@ -272,7 +286,9 @@ impl Cluster {
         self.tell(now, What::Exited { task: id, how });
         let Some(task) = self.tasks.get_mut(&id) else { return };
         let was_healthy = task.was_healthy;
-        if task.exited(now, &self.rules) {
+        let is_early = task.exited(now, &self.rules);
+        self.note(id);
+        if is_early {
             self.next_tick = now;
             if !was_healthy {
                 self.failed(id, now);
@@ -312,21 +328,45 @@ impl Cluster {
     fn pass(&mut self, now: Duration) -> Vec<Action> {
         let mut actions = Vec::new();
         loop {
-            for id in self.tasks.keys().copied().collect::<Vec<_>>() {
+            let mut due: Vec<_> = self.due.range(..=(now, TaskId(u32::MAX))).map(|(_, task)| *task).collect();
+            due.sort_unstable();
+            for id in due {
                 while let Some((step, address)) = self.next_step(id, now) {
                     self.take(id, address, &step, now, &mut actions);
                 }
+                self.note(id);
             }
             for change in self.zone.advance(now) {
                 let task = change.task;
                 let what = if change.is_named { What::Registered { task } } else { What::Deregistered { task } };
                 self.tell(change.at, what);
             }
-            self.tasks.retain(|_, task| task.deadline().is_some() || task.state() != State::Stopped);
             if now < self.next_tick {
                 return actions;
             }
             self.tick(now);
+        }
+    }
+
+    fn add(&mut self, task: Task) {
+        let id = task.id;
+        self.taken.insert(task.address);
+        self.tasks.insert(id, task);
+        self.note(id);
+    }
+
+    /// Notes when something is due for a task, after whatever has changed that. Forgets one that is over.
+    fn note(&mut self, id: TaskId) {
+        if let Some(before) = self.noted.remove(&id) {
+            self.due.remove(&(before, id));
+        }
+        let Some(task) = self.tasks.get(&id) else { return };
+        if let Some(at) = task.deadline() {
+            self.noted.insert(id, at);
+            self.due.insert((at, id));
+        } else if task.state() == State::Stopped {
+            self.taken.remove(&task.address);
+            self.tasks.remove(&id);
         }
     }
 
@@ -400,7 +440,7 @@ impl Cluster {
                 let revision = self.deployment.revision;
                 let (task, address) = self.next_task();
                 let takes = about(self.rules.provisioning, self.rules.jitter, &mut self.random);
-                self.tasks.insert(task, Task::new(task, revision, address, now, takes));
+                self.add(Task::new(task, revision, address, now, takes));
                 self.tell(now, What::Created { task, revision, address });
             }
         }

@@ -3,7 +3,11 @@
 //! Sources: `DeploymentConfiguration`, <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeploymentConfiguration.html>;
 //! rolling updates, <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-type-ecs.html>.
 
-use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 use crate::{rules::Replacement, timeline::TaskId};
 
@@ -149,13 +153,18 @@ fn in_order<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Vec<&'a Cand
     let mut ordered = Vec::with_capacity(candidates.len());
     let (healthy, others): (Vec<&Candidate>, Vec<&Candidate>) =
         candidates.into_iter().partition(|it| it.standing == Standing::Healthy);
-    for mut rest in [others, healthy] {
-        while !rest.is_empty() {
-            let of_most = |it: &&Candidate| Reverse(zones.get(&it.zone).copied().unwrap_or(0));
-            let next = rest.iter().enumerate().min_by_key(|(index, it)| (of_most(it), *index));
-            let Some(index) = next.map(|(index, _)| index) else { break };
-            let candidate = rest.remove(index);
-            if let Some(count) = zones.get_mut(&candidate.zone) {
+    for rest in [others, healthy] {
+        // The oldest of each zone first, with its place in the order of age.
+        let mut queues: BTreeMap<u8, VecDeque<(usize, &Candidate)>> = BTreeMap::new();
+        for (index, candidate) in rest.into_iter().enumerate() {
+            queues.entry(candidate.zone).or_default().push_back((index, candidate));
+        }
+        loop {
+            let of_most = |zone: &u8| Reverse(zones.get(zone).copied().unwrap_or(0));
+            let heads = queues.iter().filter_map(|(zone, queue)| Some((*zone, queue.front()?.0)));
+            let Some((zone, _)) = heads.min_by_key(|(zone, index)| (of_most(zone), *index)) else { break };
+            let Some((_, candidate)) = queues.get_mut(&zone).and_then(VecDeque::pop_front) else { break };
+            if let Some(count) = zones.get_mut(&zone) {
                 *count -= 1;
             }
             ordered.push(candidate);

@@ -27,7 +27,6 @@ pub struct Terms {
 /// An instance that is registered, or was, or will be.
 #[derive(Clone, Debug)]
 struct Instance {
-    task: TaskId,
     address: Ipv4Addr,
     from: Duration,
     until: Option<Duration>,
@@ -100,40 +99,61 @@ pub struct Change {
     pub is_named: bool,
 }
 
+/// An answer for a service of which these are named: up to so many of them, in any order; if there are none, that there is no
+/// such name. Changes their order, and costs no more for many than for a few.
+///
+/// Source: the routing policy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
+pub fn answered(named: &mut [Ipv4Addr], terms: &Terms, random: &mut fastrand::Rng) -> Answer {
+    if named.is_empty() {
+        return Answer::NoName { ttl: terms.negative_ttl };
+    }
+    let most = named.len().min(terms.most_answers);
+    for index in 0..most {
+        named.swap(index, random.usize(index..named.len()));
+    }
+    Answer::Addresses { addresses: named[..most].to_vec(), ttl: terms.ttl }
+}
+
 /// The records of one service.
 #[derive(Clone, Debug)]
 pub struct Zone {
     terms: Terms,
-    instances: Vec<Instance>,
-    /// Who was named when this was last looked at, and when that was.
-    shown: BTreeSet<TaskId>,
-    looked: Option<Duration>,
+    instances: BTreeMap<TaskId, Instance>,
+    /// When something begins to show that does not yet.
+    changes: BTreeSet<(Duration, TaskId)>,
+    /// Who was registered when this was last looked at: the healthy, and the others.
+    healthy: BTreeSet<TaskId>,
+    others: BTreeSet<TaskId>,
 }
 
 impl Zone {
     /// No records yet.
     #[must_use]
     pub fn new(terms: Terms) -> Self {
-        Self { terms, instances: Vec::new(), shown: BTreeSet::new(), looked: None }
+        let (healthy, others) = (BTreeSet::new(), BTreeSet::new());
+        Self { terms, instances: BTreeMap::new(), changes: BTreeSet::new(), healthy, others }
     }
 
     /// A task is named from then on.
     pub fn register(&mut self, task: TaskId, address: Ipv4Addr, from: Duration) {
         let is_healthy = self.terms.is_healthy_at_first;
-        self.instances.push(Instance { task, address, from, until: None, is_healthy, reported: None });
+        self.instances.insert(task, Instance { address, from, until: None, is_healthy, reported: None });
+        self.changes.insert((from, task));
     }
 
     /// A task's health is known already: it shows at once.
     pub fn known_healthy(&mut self, task: TaskId) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
+        if let Some(instance) = self.instances.get_mut(&task) {
             instance.is_healthy = true;
         }
     }
 
     /// A task is not named from then on. One that is not named yet never is.
     pub fn deregister(&mut self, task: TaskId, until: Duration) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
-            instance.until = Some(instance.until.map_or(until, |earlier| earlier.min(until)));
+        if let Some(instance) = self.instances.get_mut(&task) {
+            let until = instance.until.map_or(until, |earlier| earlier.min(until));
+            instance.until = Some(until);
+            self.changes.insert((until, task));
         }
     }
 
@@ -141,49 +161,77 @@ impl Zone {
     ///
     /// Source: `HealthCheckCustomConfig`, <https://docs.aws.amazon.com/cloud-map/latest/api/API_HealthCheckCustomConfig.html>.
     pub fn report(&mut self, task: TaskId, is_healthy: bool, now: Duration) {
-        for instance in self.instances.iter_mut().filter(|instance| instance.task == task) {
-            instance.is_healthy = instance.is_healthy(now);
-            instance.reported = match instance.reported.filter(|(from, _)| now < *from) {
-                Some((from, reported)) if reported == is_healthy => Some((from, reported)),
-                Some(_) | None if instance.is_healthy == is_healthy => None,
-                Some(_) | None => Some((now + self.terms.health_delay, is_healthy)),
-            };
+        let Some(instance) = self.instances.get_mut(&task) else { return };
+        instance.is_healthy = instance.is_healthy(now);
+        instance.reported = match instance.reported.filter(|(from, _)| now < *from) {
+            Some((from, reported)) if reported == is_healthy => Some((from, reported)),
+            Some(_) | None if instance.is_healthy == is_healthy => None,
+            Some(_) | None => Some((now + self.terms.health_delay, is_healthy)),
+        };
+        if let Some((from, _)) = instance.reported {
+            self.changes.insert((from, task));
         }
     }
 
     /// What has changed in what answers show, in the order of time. Forgets what never shows again.
     pub fn advance(&mut self, now: Duration) -> Vec<Change> {
         let mut changes = Vec::new();
-        for at in self.times().filter(|at| *at < now).chain([now]).collect::<BTreeSet<_>>() {
-            let shown: BTreeSet<_> = self.named(at).map(|(task, _)| task).collect();
-            let change = |is_named| move |task: &TaskId| Change { at, task: *task, is_named };
-            changes.extend(self.shown.difference(&shown).map(change(false)));
-            changes.extend(shown.difference(&self.shown).map(change(true)));
-            self.shown = shown;
+        while let Some(at) = self.changes.first().map(|(at, _)| *at).filter(|at| *at <= now) {
+            let mut changed = Vec::new();
+            while let Some((_, task)) = self.changes.first().filter(|(first, _)| *first == at).copied() {
+                self.changes.pop_first();
+                changed.push(task);
+            }
+            self.look(at, &changed, &mut changes);
         }
-        self.looked = Some(now);
-        self.instances.retain(|instance| instance.until.is_none_or(|until| now < until));
         changes
+    }
+
+    /// What these tasks' changes at that moment show.
+    fn look(&mut self, at: Duration, changed: &[TaskId], changes: &mut Vec<Change>) {
+        let all_before = self.healthy.is_empty();
+        let before: BTreeSet<_> = changed.iter().filter(|task| self.shown().contains(task)).copied().collect();
+        for task in changed {
+            self.healthy.remove(task);
+            self.others.remove(task);
+            let Some(instance) = self.instances.get(task) else { continue };
+            if instance.is_named(at) {
+                let _ = if instance.is_healthy(at) { self.healthy.insert(*task) } else { self.others.insert(*task) };
+            } else if instance.until.is_some_and(|until| until <= at) {
+                self.instances.remove(task);
+            }
+        }
+        // That the first one has become healthy, or the last one has ceased to be, shows on all.
+        let (before, after) = match (all_before, self.healthy.is_empty()) {
+            (true, true) | (false, false) => {
+                let after = changed.iter().filter(|task| self.shown().contains(task)).copied().collect();
+                (before, after)
+            }
+            (true, false) => (&before | &self.others, self.healthy.clone()),
+            (false, true) => (before, self.others.clone()),
+        };
+        let change = |is_named| move |task: &TaskId| Change { at, task: *task, is_named };
+        changes.extend(before.difference(&after).map(change(false)));
+        changes.extend(after.difference(&before).map(change(true)));
+    }
+
+    /// Who was named when this was last looked at: the healthy; if there are none, all.
+    fn shown(&self) -> &BTreeSet<TaskId> {
+        if self.healthy.is_empty() { &self.others } else { &self.healthy }
     }
 
     /// When something begins to show next.
     #[must_use]
     pub fn next_change(&self) -> Option<Duration> {
-        self.times().min()
-    }
-
-    /// When answers change, if nothing else happens.
-    fn times(&self) -> impl Iterator<Item = Duration> {
-        let of = |it: &Instance| [Some(it.from), it.until, it.reported.map(|(at, _)| at)];
-        self.instances.iter().flat_map(of).flatten().filter(|at| self.looked.is_none_or(|looked| looked < *at))
+        self.changes.first().map(|(at, _)| *at)
     }
 
     /// Who is named: the healthy; if there are none, all.
     fn named(&self, now: Duration) -> impl Iterator<Item = (TaskId, Ipv4Addr)> {
-        let all = move || self.instances.iter().filter(move |instance| instance.is_named(now));
-        let is_any_healthy = all().any(|instance| instance.is_healthy(now));
-        let named = all().filter(move |instance| !is_any_healthy || instance.is_healthy(now));
-        named.map(|instance| (instance.task, instance.address))
+        let all = move || self.instances.iter().filter(move |(_, instance)| instance.is_named(now));
+        let is_any_healthy = all().any(|(_, instance)| instance.is_healthy(now));
+        let named = all().filter(move |(_, instance)| !is_any_healthy || instance.is_healthy(now));
+        named.map(|(task, instance)| (*task, instance.address))
     }
 
     /// The addresses of all who are named, of which an answer has eight at most.
@@ -192,18 +240,10 @@ impl Zone {
         self.named(now).collect()
     }
 
-    /// What a question for the service's name is answered: up to eight healthy instances in any order; if none is healthy,
-    /// of all of them; if there are none, that there is no such name.
-    ///
-    /// Source: the routing policy MULTIVALUE, <https://docs.aws.amazon.com/cloud-map/latest/api/API_DnsConfig.html>.
+    /// What a question for the service's name is answered.
     pub fn answer(&self, now: Duration, random: &mut fastrand::Rng) -> Answer {
         let mut addresses: Vec<_> = self.named(now).map(|(_, address)| address).collect();
-        if addresses.is_empty() {
-            return Answer::NoName { ttl: self.terms.negative_ttl };
-        }
-        random.shuffle(&mut addresses);
-        addresses.truncate(self.terms.most_answers);
-        Answer::Addresses { addresses, ttl: self.terms.ttl }
+        answered(&mut addresses, &self.terms, random)
     }
 }
 
