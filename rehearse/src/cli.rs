@@ -165,9 +165,13 @@ pub struct Simulate {
     #[arg(long, env = "REHEARSE_HABITS", value_name = "CLIENT", value_delimiter = ',', value_parser = habit)]
     pub habits: Vec<Habit>,
 
-    /// How many processes of each client there are, each behind a resolver's cache in a phase of its own.
+    /// How many processes of each client there are.
     #[arg(long, env = "REHEARSE_PROCESSES", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1")]
     pub processes: u32,
+
+    /// How many resolvers they share, whose caches are in phases of their own [default: one for each process].
+    #[arg(long, env = "REHEARSE_RESOLVERS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub resolvers: Option<u32>,
 
     /// How long a task goes on serving after SIGTERM.
     #[arg(long, env = "REHEARSE_DRAIN", value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]

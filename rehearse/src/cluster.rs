@@ -12,7 +12,7 @@ use crate::{
     rules::Rules,
     task::{Step, Task, about},
     timeline::{Event, State, Status, TaskId, What},
-    zone::{Answer, Terms, Zone},
+    zone::{Answer, Zone},
 };
 
 /// What was observed, or is asked for.
@@ -134,13 +134,6 @@ impl Cluster {
     /// begins.
     #[must_use]
     pub fn steady(rules: Rules, addresses: Addresses, seed: u64) -> (Self, Vec<Action>) {
-        let terms = Terms {
-            ttl: rules.ttl,
-            negative_ttl: rules.negative_ttl,
-            most_answers: rules.most_answers,
-            health_delay: rules.cloud_map_health_delay,
-            is_healthy_at_first: rules.initially_healthy,
-        };
         let mut cluster = Self {
             random: fastrand::Rng::with_seed(seed),
             order: fastrand::Rng::with_seed(!seed),
@@ -150,7 +143,7 @@ impl Cluster {
             noted: BTreeMap::new(),
             taken: BTreeSet::new(),
             created: 0,
-            zone: Zone::new(terms),
+            zone: Zone::new(rules.terms()),
             deployment: Deployment { revision: 1, failures: 0, is_stuck: false, is_over: true, has_failed: false },
             completed: Some(1),
             deployments: 0,

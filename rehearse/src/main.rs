@@ -21,7 +21,7 @@ use rehearse::{
     },
     rules::{RULES, Rules},
     scenario::Stage,
-    simulate::{self, HABITS, Model},
+    simulate::{self, Crowd, HABITS, Model},
     timeline,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -169,7 +169,9 @@ fn forecast(cli: &Simulate, options: &Options) -> Result<ExitCode, Error> {
     let [deploys, processes] = [cli.deploys, cli.processes].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
     let ttl = format_duration(rules.ttl);
     let model = Model::new(rules, cli.drain);
-    let forecasts = simulate::forecast(&model, habits, deploys, processes, options.rate, options.seed);
+    let resolvers = cli.resolvers.map_or(processes, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    let crowd = Crowd { clients: processes, resolvers, rate: options.rate };
+    let forecasts = simulate::forecast(&model, habits, &crowd, deploys, options.seed);
     if cli.json {
         let text = serde_json::to_string_pretty(&forecasts).map_err(io::Error::from)?;
         say(&format!("{text}\n"));

@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 
 use console::duration;
 
-use crate::health::Check;
+use crate::{health::Check, zone::Terms};
 
 /// What becomes of a task that turns unhealthy outside a deployment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -119,6 +119,18 @@ impl Rules {
             retries: self.health_retries,
             start_period: self.health_start_period,
         })
+    }
+
+    /// How answers are made.
+    #[must_use]
+    pub fn terms(&self) -> Terms {
+        Terms {
+            ttl: self.ttl,
+            negative_ttl: self.negative_ttl,
+            most_answers: self.most_answers,
+            health_delay: self.cloud_map_health_delay,
+            is_healthy_at_first: self.initially_healthy,
+        }
     }
 
     /// How many tasks that fail to become healthy end a deployment.

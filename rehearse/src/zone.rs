@@ -177,21 +177,21 @@ impl Zone {
     pub fn advance(&mut self, now: Duration) -> Vec<Change> {
         let mut changes = Vec::new();
         while let Some(at) = self.changes.first().map(|(at, _)| *at).filter(|at| *at <= now) {
-            let mut changed = Vec::new();
+            let mut tasks = Vec::new();
             while let Some((_, task)) = self.changes.first().filter(|(first, _)| *first == at).copied() {
                 self.changes.pop_first();
-                changed.push(task);
+                tasks.push(task);
             }
-            self.look(at, &changed, &mut changes);
+            self.look(at, &tasks, &mut changes);
         }
         changes
     }
 
     /// What these tasks' changes at that moment show.
-    fn look(&mut self, at: Duration, changed: &[TaskId], changes: &mut Vec<Change>) {
+    fn look(&mut self, at: Duration, tasks: &[TaskId], changes: &mut Vec<Change>) {
         let all_before = self.healthy.is_empty();
-        let before: BTreeSet<_> = changed.iter().filter(|task| self.shown().contains(task)).copied().collect();
-        for task in changed {
+        let before: BTreeSet<_> = tasks.iter().filter(|task| self.shown().contains(task)).copied().collect();
+        for task in tasks {
             self.healthy.remove(task);
             self.others.remove(task);
             let Some(instance) = self.instances.get(task) else { continue };
@@ -204,10 +204,13 @@ impl Zone {
         // That the first one has become healthy, or the last one has ceased to be, shows on all.
         let (before, after) = match (all_before, self.healthy.is_empty()) {
             (true, true) | (false, false) => {
-                let after = changed.iter().filter(|task| self.shown().contains(task)).copied().collect();
+                let after = tasks.iter().filter(|task| self.shown().contains(task)).copied().collect();
                 (before, after)
             }
-            (true, false) => (&before | &self.others, self.healthy.clone()),
+            (true, false) => {
+                let unchanged = self.others.iter().filter(|task| !tasks.contains(task)).copied();
+                (before.into_iter().chain(unchanged).collect(), self.healthy.clone())
+            }
             (false, true) => (before, self.others.clone()),
         };
         let change = |is_named| move |task: &TaskId| Change { at, task: *task, is_named };
@@ -368,5 +371,33 @@ mod tests {
         zone.deregister(TaskId(2), secs(90));
         assert_eq!(advance(&mut zone, 90), [(90, 2, false)]);
         assert_eq!(zone.next_change(), None);
+    }
+
+    #[test]
+    fn what_is_told_of_changes_adds_up_to_what_answers_show() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut zone = Zone::new(Terms { is_healthy_at_first: random.bool(), ..TERMS });
+            let mut named = BTreeSet::new();
+            for now in 0..120 {
+                let task = TaskId(random.u32(1..6));
+                match random.u8(..6) {
+                    0 if !zone.instances.contains_key(&task) => {
+                        zone.register(task, address(task.0), secs(now + random.u64(..4)));
+                    }
+                    1 => zone.deregister(task, secs(now + random.u64(..4))),
+                    2 | 3 => zone.report(task, random.bool(), secs(now)),
+                    _ => {}
+                }
+                for change in zone.advance(secs(now)) {
+                    assert!(change.at <= secs(now));
+                    let is_new = if change.is_named { named.insert(change.task) } else { named.remove(&change.task) };
+                    assert!(is_new, "seed {seed}: {change:?} changes nothing");
+                }
+                let shown: BTreeSet<_> = zone.addresses(secs(now)).into_keys().collect();
+                assert_eq!(named, shown, "seed {seed}, {now} s");
+                assert!(zone.next_change().is_none_or(|at| secs(now) < at));
+            }
+        }
     }
 }
