@@ -9,10 +9,13 @@ pub mod crowd;
 pub mod film;
 pub mod forecast;
 pub mod habit;
+pub mod law;
 pub mod resolver;
+pub mod sweep;
 
 pub use crowd::{Crowd, Seen, watch};
 pub use film::{Film, Model};
 pub use forecast::{Forecast, forecast};
 pub use habit::{HABITS, Habit, OwnCache, habit};
 pub use resolver::{Phases, Resolver, resolvers};
+pub use sweep::{Grid, Sweep, sweep};

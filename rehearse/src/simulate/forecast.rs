@@ -43,7 +43,7 @@ fn afterwards(rules: &Rules) -> Duration {
 }
 
 /// The chances of one deployment of many: another one's are not like them.
-fn chance_of(seed: u64, deploy: usize) -> fastrand::Rng {
+pub(super) fn chance_of(seed: u64, deploy: usize) -> fastrand::Rng {
     let mut random = fastrand::Rng::with_seed(seed);
     let salt = random.u64(..);
     fastrand::Rng::with_seed(salt.wrapping_add(u64::try_from(deploy).unwrap_or(0).wrapping_mul(0x9E37_79B9_7F4A_7C15)))
