@@ -32,9 +32,12 @@ class Options(unittest.TestCase):
             self.assertEqual((scenario["preAllocatedVUs"], scenario["maxVUs"]), (expected, expected))
 
     def test_thresholds_are_rates_and_say_what_may_fail(self):
-        for given_, rates in [({}, ("rate>=1.000000", "rate<=0.000000")), ({"MAX_FAILED": "0.01"}, ("rate>=0.990000", "rate<=0.010000"))]:
-            thresholds = self.inspected(HOST="front.example", **given_)["thresholds"]
-            self.assertEqual((thresholds["checks"], thresholds["http_req_failed"]), ([rates[0]], [rates[1]]))
+        for variables, checks, failed in [
+            ({}, "rate>=1.000000", "rate<=0.000000"),
+            ({"MAX_FAILED": "0.01"}, "rate>=0.990000", "rate<=0.010000"),
+        ]:
+            thresholds = self.inspected(HOST="front.example", **variables)["thresholds"]
+            self.assertEqual((thresholds["checks"], thresholds["http_req_failed"]), ([checks], [failed]))
             self.assertEqual(thresholds["dropped_iterations"], ["count==0"])
 
     def test_what_is_no_use_is_refused_by_name_before_anything_is_sent(self):
@@ -96,23 +99,22 @@ class Runs(unittest.TestCase):
         self.assertEqual(set(load.answers("status")), {"0"})
 
     def test_every_instance_of_a_distributed_run_sends_its_share(self):
-        # What k6-operator does: `k6 archive` and `k6 inspect` with the variables, and then a runner for each segment, all
-        # of them with the archive and none with a setup.
+        # What k6-operator does: it archives and inspects the script with the variables, and then has a runner for each
+        # segment.
+        given_ = {"HOST": self.host, "DURATION": "3s", "RATE": 20}
         with tempfile.TemporaryDirectory() as folder:
             archive = os.path.join(folder, "deploy.tar")
-            variables = given({"HOST": self.host, "DURATION": "3s", "RATE": 20})
-            done = k6("archive", SCRIPT, *variables, "-O", archive)
+            done = k6("archive", SCRIPT, *given(given_), "-O", archive)
             self.assertEqual(done.returncode, 0, done.stderr)
             done = k6("inspect", "--execution-requirements", archive)
             self.assertEqual(done.returncode, 0, done.stderr)
             self.assertEqual(json.loads(done.stdout)["maxVUs"], 320)
-            sequence = ["0", "1/3", "2/3", "1"]
-            loads = [
-                Load("--execution-segment", f"{start}:{end}", "--execution-segment-sequence", ",".join(sequence), "--no-setup",
-                     "--no-teardown", script=archive)
-                for start, end in zip(sequence, sequence[1:])
-            ]
-            codes = [load.finish() for load in loads]
+        sequence = ["0", "1/3", "2/3", "1"]
+        loads = [
+            Load("--execution-segment", f"{start}:{end}", "--execution-segment-sequence", ",".join(sequence), **given_)
+            for start, end in zip(sequence, sequence[1:])
+        ]
+        codes = [load.finish() for load in loads]
         self.assertEqual(codes, [0, 0, 0], [load.output for load in loads])
         counts = [load.requests for load in loads]
         # One more each at most: the last is due as the time is over.
