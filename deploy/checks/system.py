@@ -88,7 +88,7 @@ class System:
             "BACK_LOG_LEVEL": "debug",
             "BACK_DRAIN_TIMEOUT": "500ms",
         }
-        task = Task(self.folder, f"back/back/{task_id}", [binary("init"), *drain, "--", binary("back"), *flags], environment)
+        task = Task(self.folder, f"task/back/{task_id}", [binary("init"), *drain, "--", binary("back"), *flags], environment)
         self.backs[task_id] = task
         task.address = address
         task.said('"message":"serving"')
@@ -111,7 +111,8 @@ class System:
             # Such as a load balancer's answer to a task that hangs: it comes in time for a check.
             "FRONT_WAIT_FOR_TASK": "200ms",
         }
-        task = Task(self.folder, f"front/front/{len(self.fronts)}", [binary("front")], environment)
+        command = [binary("init"), "--drain", "0s", "--log-format", "json", "--", binary("front")]
+        task = Task(self.folder, f"task/front/{len(self.fronts)}", command, environment)
         self.fronts.append(task)
         found = task.said(r'"message":"serving","address":"([^"]+)"')
         return found[1]
