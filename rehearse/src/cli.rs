@@ -1,6 +1,6 @@
 //! The command line, the environment, and what they mean.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 use console::duration;
@@ -12,7 +12,7 @@ use crate::{
     rules::{Rules, Setting},
     run::Deed,
     scenario::{Binaries, Entrypoint, FrontChoice, MARGIN, Scenario, Stage},
-    simulate::{Habit, habit},
+    simulate::{Crowd, Grid, HABITS, Habit, habit},
 };
 
 /// Replays an ECS rolling deploy on this machine, with real processes, DNS and load, and says which requests fail and why.
@@ -43,6 +43,11 @@ pub enum Command {
     Deploy(Box<Deploy>),
     /// Deploys thousands of times in virtual time, by the same rules: how likely a deploy fails requests, and how many.
     Simulate(Simulate),
+    /// Does so for each of many TTLs, drains, clients, minimum healthy percents and health check intervals, and draws the bound
+    /// beyond which nothing fails. Writes sweep.html and sweep.json into the output directory.
+    Sweep(SweepOptions),
+    /// Says how long the drain of a service has to be, what stop timeout that needs, and what it costs. Exit 1: no drain does it.
+    Recommend(RecommendOptions),
     /// Lists the rules that are followed, each with its value and source. Change one with --set NAME=VALUE.
     Rules,
 }
@@ -157,13 +162,26 @@ pub struct Deploy {
 /// Deployments in virtual time.
 #[derive(Args, Debug)]
 pub struct Simulate {
-    /// How many deployments, each with chances and cache phases of its own.
+    /// What is simulated.
+    #[command(flatten)]
+    pub crowd: CrowdOptions,
+
+    /// How long a task goes on serving after SIGTERM.
+    #[arg(long, env = "REHEARSE_DRAIN", value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
+    pub drain: Duration,
+}
+
+/// How many deployments are simulated, and who watches them.
+#[derive(Args, Debug)]
+pub struct CrowdOptions {
+    /// How many deployments, each with chances and cache phases of its own. More of them see what is rarer.
     #[arg(long, env = "REHEARSE_DEPLOYS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000), default_value = "1000")]
     pub deploys: u32,
 
-    /// Clients, of front, try-next, first-only, fixed-order, jvm, envoy, nginx and keep-alive [default: all of them].
-    #[arg(long, env = "REHEARSE_HABITS", value_name = "CLIENT", value_delimiter = ',', value_parser = habit)]
-    pub habits: Vec<Habit>,
+    /// Clients, of front, try-next, first-only, fixed-order, jvm, envoy, nginx and keep-alive [default: all of them, or those that
+    /// honour TTLs where that is what it is about].
+    #[arg(long, env = "REHEARSE_CLIENTS", value_name = "CLIENT", value_delimiter = ',', value_parser = habit)]
+    pub clients: Vec<Habit>,
 
     /// How many processes of each client there are.
     #[arg(long, env = "REHEARSE_PROCESSES", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000), default_value = "1")]
@@ -173,13 +191,110 @@ pub struct Simulate {
     #[arg(long, env = "REHEARSE_RESOLVERS", value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub resolvers: Option<u32>,
 
-    /// How long a task goes on serving after SIGTERM.
-    #[arg(long, env = "REHEARSE_DRAIN", value_name = "DURATION", value_parser = duration::parse, default_value = "0s")]
-    pub drain: Duration,
-
-    /// Write the figures as JSON instead of a table.
+    /// Write the figures as JSON instead of tables.
     #[arg(long, env = "REHEARSE_JSON")]
     pub json: bool,
+}
+
+/// A grid of settings.
+#[derive(Args, Debug)]
+pub struct SweepOptions {
+    /// What is simulated in each cell.
+    #[command(flatten)]
+    pub crowd: CrowdOptions,
+
+    /// TTLs of the records.
+    #[arg(long, env = "REHEARSE_TTLS", value_name = "DURATION", value_delimiter = ',', value_parser = duration::parse, default_value = "5s,15s,30s,60s,120s")]
+    pub ttls: Vec<Duration>,
+
+    /// How long tasks go on serving after SIGTERM.
+    #[arg(long, env = "REHEARSE_DRAINS", value_name = "DURATION", value_delimiter = ',', value_parser = duration::parse, default_value = "0s,15s,30s,45s,60s,90s,120s")]
+    pub drains: Vec<Duration>,
+
+    /// Minimum healthy percents [default: 50 and 100].
+    #[arg(long, env = "REHEARSE_MINIMUMS", value_name = "PERCENT", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=100), default_value = "50,100")]
+    pub minimums: Vec<u32>,
+
+    /// Intervals of the container health check.
+    #[arg(long, env = "REHEARSE_INTERVALS", value_name = "DURATION", value_delimiter = ',', value_parser = duration::parse, default_value = "30s,5s")]
+    pub intervals: Vec<Duration>,
+
+    /// Virtual time for all cells, which is what it does unless told otherwise.
+    #[arg(long, env = "REHEARSE_SIMULATED", conflicts_with = "real")]
+    pub simulated: bool,
+
+    /// Real processes too, for clients that there are for real, and whether what they saw is what the simulation expects.
+    /// Each cell takes ten seconds or more, so that there may be 48 of them.
+    #[arg(long, env = "REHEARSE_REAL")]
+    pub real: bool,
+}
+
+/// A service as it is, and what is asked of it. Its rules are set with --set.
+#[derive(Args, Debug)]
+pub struct RecommendOptions {
+    /// What decides.
+    #[command(flatten)]
+    pub crowd: CrowdOptions,
+
+    /// What the drain is to have beyond what is needed: DNS may be later than it is in the rules.
+    #[arg(long, env = "REHEARSE_MARGIN", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
+    pub margin: Duration,
+
+    /// What a task needs after its drain to finish what is in flight: its longest request, and a little.
+    #[arg(long, env = "REHEARSE_GRACE", value_name = "DURATION", value_parser = duration::parse, default_value = "5s")]
+    pub grace: Duration,
+
+    /// The longest time from SIGTERM to SIGKILL that the platform allows. On Fargate it is 120s.
+    #[arg(long, env = "REHEARSE_MOST_STOP_TIMEOUT", value_name = "DURATION", value_parser = duration::parse, default_value = "120s")]
+    pub most_stop_timeout: Duration,
+}
+
+impl CrowdOptions {
+    /// How many deployments.
+    #[must_use]
+    pub fn deploys(&self) -> usize {
+        count(self.deploys)
+    }
+
+    /// Who watches, each sending so many requests a second.
+    #[must_use]
+    pub fn crowd(&self, rate: f64) -> Crowd {
+        let clients = count(self.processes);
+        Crowd { clients, resolvers: self.resolvers.map_or(clients, count), rate }
+    }
+
+    /// The clients that were asked for, or these.
+    #[must_use]
+    pub fn clients(&self, or: &[&str]) -> Vec<Habit> {
+        if !self.clients.is_empty() {
+            return self.clients.clone();
+        }
+        HABITS.into_iter().filter(|habit| or.is_empty() || or.contains(&habit.name)).collect()
+    }
+}
+
+fn count(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+impl SweepOptions {
+    /// What is swept over, in order.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be.
+    pub fn grid(&self) -> Result<Grid, Error> {
+        let times = |times: &[Duration]| times.iter().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
+        let (ttls, intervals) = (times(&self.ttls), times(&self.intervals));
+        if let Some(zero) = ttls.first().filter(|ttl| ttl.is_zero()) {
+            return Err(Error::Settings(format!(
+                "a TTL of {zero:?} is no TTL: nobody may keep the answer. Give 1s or more"
+            )));
+        }
+        let minimums = self.minimums.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+        let habits = self.crowd.clients(&["front", "try-next", "first-only"]);
+        Ok(Grid { ttls, drains: times(&self.drains), minimums, intervals, habits })
+    }
 }
 
 /// A command and its arguments.

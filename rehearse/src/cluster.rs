@@ -375,12 +375,11 @@ impl Cluster {
             Step::Moved(to) => self.tell(now, What::Moved { task: id, to, reason: None }),
             Step::Start => {
                 actions.push(Action::Start { task: id, revision: task.revision, address });
-                let (least, most) = (self.rules.register_lag_least, self.rules.register_lag);
-                let shows = now + least + most.saturating_sub(least).mul_f64(self.random.f64());
+                let shows = now + between(self.rules.register_lag_least, self.rules.register_lag, &mut self.random);
                 self.zone.register(id, address, shows);
             }
             Step::Deregister => {
-                let shows = now + self.rules.deregister_lag.mul_f64(self.random.f64());
+                let shows = now + between(self.rules.deregister_lag_least, self.rules.deregister_lag, &mut self.random);
                 self.zone.deregister(id, shows);
             }
             Step::Terminate => {
@@ -454,4 +453,9 @@ impl Cluster {
     fn tell(&mut self, at: Duration, what: What) {
         self.events.push(Event { at, what });
     }
+}
+
+/// A time between these.
+fn between(least: Duration, most: Duration, random: &mut fastrand::Rng) -> Duration {
+    least + most.saturating_sub(least).mul_f64(random.f64())
 }

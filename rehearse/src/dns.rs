@@ -62,8 +62,7 @@ pub struct Terms {
     pub task_port: u16,
     /// The SOA record's last field, and its TTL where the source does not say.
     pub negative_ttl: Duration,
-    /// How many of the service's seconds pass in one of the clients': their TTLs are shorter by that, though no less than
-    /// a second.
+    /// How many of the service's seconds pass in one of the clients': their TTLs are shorter by that, in whole seconds.
     pub speed: f64,
 }
 

@@ -10,6 +10,7 @@ compile_error!(
 );
 
 pub mod agent;
+pub mod agreement;
 pub mod cache;
 pub mod cli;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod experiments;
 pub mod health;
 pub mod load;
 pub mod nursery;
+pub mod predict;
 pub mod probe;
 pub mod record;
 pub mod rehearsal;

@@ -10,10 +10,11 @@ use clap::Parser;
 use console::log;
 use humantime::format_duration;
 use rehearse::{
-    cli::{Cli, Command, Deploy, Options, Simulate},
+    agreement,
+    cli::{Cli, Command, Deploy, Options, RecommendOptions, Simulate, SweepOptions},
     error::Error,
     experiments::{self, Experiment},
-    nursery,
+    nursery, predict,
     rehearsal::{Display, Findings, machine, write},
     report::{
         Report,
@@ -21,10 +22,11 @@ use rehearse::{
     },
     rules::{RULES, Rules},
     scenario::Stage,
-    simulate::{self, Crowd, HABITS, Model},
+    simulate::{self, Model, Wanted},
     timeline,
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use serde::Serialize;
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
@@ -76,7 +78,9 @@ async fn rehearse(cli: Cli) -> Result<ExitCode, Error> {
             list_rules(&cli.options.rules()?);
             Ok(ExitCode::SUCCESS)
         }
-        Some(Command::Simulate(simulate)) => forecast(&simulate, &cli.options),
+        Some(Command::Simulate(simulate)) => simulate_deploys(&simulate, &cli.options),
+        Some(Command::Sweep(sweep)) => sweep_cells(&sweep, &cli.options).await,
+        Some(Command::Recommend(recommend)) => recommend_drain(&recommend, &cli.options),
         Some(Command::Deploy(deploy)) => own_service(&deploy, &cli.options, &cli.options.stage()?).await,
         None => four_questions(&cli.only, &cli.options, &cli.options.stage()?).await,
     }
@@ -112,23 +116,7 @@ async fn own_service(deploy: &Deploy, options: &Options, stage: &Stage) -> Resul
 async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Report, Error> {
     #[expect(clippy::disallowed_methods, reason = "the date of a report is for people; nothing is decided by it")]
     let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let (cancel, cancelled) = watch::channel(false);
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
-    let mut hung_up = signal(SignalKind::hangup())?;
-    let mut quit = signal(SignalKind::quit())?;
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupted.recv() => {}
-            _ = terminated.recv() => {}
-            _ = hung_up.recv() => {}
-            _ = quit.recv() => {}
-        }
-        log::tell("rehearse: stopping; the report tells of what was seen");
-        cancel.send_replace(true);
-        // Kept, as whoever watches would take its end for nothing.
-        std::future::pending::<()>().await;
-    });
+    let cancelled = until_stopped()?;
     let display = Display::new(io::stderr().is_terminal());
     let mut findings = Findings::default();
     let mut failed = None;
@@ -155,8 +143,30 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     failed.map_or(Ok(report), Err)
 }
 
+/// Whether somebody had enough.
+fn until_stopped() -> Result<watch::Receiver<bool>, Error> {
+    let (cancel, cancelled) = watch::channel(false);
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut hung_up = signal(SignalKind::hangup())?;
+    let mut quit = signal(SignalKind::quit())?;
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupted.recv() => {}
+            _ = terminated.recv() => {}
+            _ = hung_up.recv() => {}
+            _ = quit.recv() => {}
+        }
+        log::tell("rehearse: stopping; the report tells of what was seen");
+        cancel.send_replace(true);
+        // Kept, as whoever watches would take its end for nothing.
+        std::future::pending::<()>().await;
+    });
+    Ok(cancelled)
+}
+
 /// Deploys in virtual time, and tells what came of it.
-fn forecast(cli: &Simulate, options: &Options) -> Result<ExitCode, Error> {
+fn simulate_deploys(cli: &Simulate, options: &Options) -> Result<ExitCode, Error> {
     let rules = options.rules()?;
     if cli.drain > rules.stop_timeout {
         let (drain, stop_timeout) = (format_duration(cli.drain), format_duration(rules.stop_timeout));
@@ -165,37 +175,84 @@ fn forecast(cli: &Simulate, options: &Options) -> Result<ExitCode, Error> {
              Set stop-timeout={drain} or more, or shorten the drain"
         )));
     }
-    let habits = if cli.habits.is_empty() { &HABITS[..] } else { &cli.habits };
-    let [deploys, processes] = [cli.deploys, cli.processes].map(|count| usize::try_from(count).unwrap_or(usize::MAX));
-    let ttl = format_duration(rules.ttl);
-    let model = Model::new(rules, cli.drain);
-    let resolvers = cli.resolvers.map_or(processes, |count| usize::try_from(count).unwrap_or(usize::MAX));
-    let crowd = Crowd { clients: processes, resolvers, rate: options.rate };
-    let forecasts = simulate::forecast(&model, habits, &crowd, deploys, options.seed);
-    if cli.json {
-        let text = serde_json::to_string_pretty(&forecasts).map_err(io::Error::from)?;
-        say(&format!("{text}\n"));
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&format!(
-        "{deploys} deploys, TTL {ttl}, drain {}; failed requests of one deploy\n\n",
+    let deploys = cli.crowd.deploys();
+    let title = format!(
+        "{deploys} deploys, TTL {}, drain {}; failed requests of one deploy\n\n",
+        format_duration(rules.ttl),
         format_duration(cli.drain)
-    ));
-    say("client       deploys that fail any      mean     95 %    worst  for up to  causes\n");
-    for forecast in &forecasts {
-        let causes: Vec<_> = forecast.by_cause.iter().map(|(cause, mean)| format!("{cause} {mean:.1}")).collect();
-        say(&format!(
-            "{:<12} {:>22.1} % {:>9.1} {:>8} {:>8} {:>8.0} s  {}\n",
-            forecast.client,
-            100.0 * forecast.any,
-            forecast.mean,
-            forecast.p95,
-            forecast.worst,
-            forecast.longest,
-            causes.join(", ")
-        ));
+    );
+    let model = Model::new(rules, cli.drain);
+    let crowd = cli.crowd.crowd(options.rate);
+    let forecasts = simulate::forecast(&model, &cli.crowd.clients(&[]), &crowd, deploys, options.seed);
+    if cli.crowd.json {
+        say_json(&forecasts)?;
+    } else {
+        say(&format!("{title}{}", predict::forecasts(&forecasts)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Deploys in each cell of a grid, in virtual time, and with real processes where that is asked for.
+async fn sweep_cells(cli: &SweepOptions, options: &Options) -> Result<ExitCode, Error> {
+    let grid = cli.grid()?;
+    let stage = options.stage()?;
+    let cells = agreement::cells(&grid);
+    if cli.real && cells > agreement::MOST_CELLS {
+        return Err(Error::Settings(format!(
+            "{cells} cells with real processes would take long, and {} is the most: give fewer --ttls, --drains, --minimums or \
+             --intervals",
+            agreement::MOST_CELLS
+        )));
+    }
+    let crowd = cli.crowd.crowd(options.rate);
+    let mut sweep = simulate::sweep(&stage.rules, &grid, &crowd, cli.crowd.deploys(), options.seed);
+    if cli.real {
+        let display = Display::new(io::stderr().is_terminal());
+        agreement::run_cells(&stage, &grid, &mut sweep, &display, &until_stopped()?).await?;
+    }
+    if cli.crowd.json {
+        say_json(&sweep)?;
+    } else {
+        say(&predict::sweep(&sweep));
+        if cli.real {
+            say(&format!(
+                "\nwith real processes, at {} times the speed\n{}",
+                options.speed,
+                predict::agreement(&sweep)
+            ));
+        }
+    }
+    let cells = sweep.panels.iter().flat_map(|panel| &panel.columns).flat_map(|column| &column.cells);
+    let agrees = cells.filter_map(|cell| cell.real.as_ref()).all(|real| real.agrees);
+    Ok(if agrees { ExitCode::SUCCESS } else { BROKEN.into() })
+}
+
+/// Says what to set.
+fn recommend_drain(cli: &RecommendOptions, options: &Options) -> Result<ExitCode, Error> {
+    let wanted = Wanted {
+        rules: options.rules()?,
+        habits: cli.crowd.clients(&["front", "try-next", "first-only", "fixed-order", "keep-alive"]),
+        crowd: cli.crowd.crowd(options.rate),
+        margin: cli.margin,
+        grace: cli.grace,
+        most_stop_timeout: cli.most_stop_timeout,
+        deploys: cli.crowd.deploys(),
+        seed: options.seed,
+    };
+    let said = simulate::recommend(&wanted);
+    if cli.crowd.json {
+        say_json(&said)?;
+    } else {
+        say(&predict::recommendation(&said, &wanted));
+    }
+    let is_enough = said.fits && said.hopeless().next().is_none();
+    Ok(if is_enough { ExitCode::SUCCESS } else { BROKEN.into() })
+}
+
+fn say_json(value: &impl Serialize) -> Result<(), Error> {
+    let text = serde_json::to_string_pretty(value).map_err(io::Error::from)?;
+    say(&format!("{text}\n"));
+    Ok(())
 }
 
 fn list_rules(rules: &Rules) {

@@ -73,7 +73,8 @@ fn told(progress: &Progress) -> String {
     format!("{} · {tasks} tasks, {named} in DNS · {} requests, {} failed", clock(*now), counts.sent, counts.failed)
 }
 
-async fn run(run: Run, display: &Display, cancelled: watch::Receiver<bool>) -> Result<Ran, Error> {
+/// Runs it, and shows how it goes.
+pub(crate) async fn run(run: Run, display: &Display, cancelled: watch::Receiver<bool>) -> Result<Ran, Error> {
     let title = run.title.clone();
     if !display.is_terminal {
         display.line(&format!("{title} ..."));
@@ -96,6 +97,24 @@ async fn run(run: Run, display: &Display, cancelled: watch::Receiver<bool>) -> R
             .line(&format!("{title}: {word} after {length}, {} requests, {failed} failed", ran.record.requests.len()));
     }
     ran
+}
+
+/// What a person should know of how the machine kept up with a run.
+pub(crate) fn warnings(title: &str, lateness: &Lateness, not_sent: u64) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let late = lateness.at(0.99);
+    if late > LATE {
+        warnings.push(format!(
+            "{title}: this machine sent one request in a hundred {late:.1?} late or more: it is too slow for the load. \
+             Lower --speed, --rate or --phases"
+        ));
+    }
+    if not_sent > 0 {
+        warnings.push(format!(
+            "{title}: {not_sent} requests were not sent, as too many were in flight: lower --speed, --rate or --phases"
+        ));
+    }
+    warnings
 }
 
 impl Findings {
@@ -136,7 +155,7 @@ impl Findings {
 
     fn judge(&mut self, ran: Ran) -> Judged {
         let Ran { mut record, lateness, not_sent, .. } = ran;
-        self.warn(&record.title, &lateness, not_sent);
+        self.warnings.extend(warnings(&record.title, &lateness, not_sent));
         let tenancies = Tenancies::of(&record.events, record.speed);
         // Programs that are not ours do not say which task they are.
         for request in record.requests.iter_mut().filter(|request| request.task.is_none()) {
@@ -146,21 +165,6 @@ impl Findings {
         let causes = record.requests.iter().map(|request| tenancies.cause(request).map(|cause| cause.to_string()));
         let causes = causes.collect();
         Judged::new(record, causes)
-    }
-
-    fn warn(&mut self, title: &str, lateness: &Lateness, not_sent: u64) {
-        let late = lateness.at(0.99);
-        if late > LATE {
-            self.warnings.push(format!(
-                "{title}: this machine sent one request in a hundred {late:.1?} late or more: it is too slow for the load. \
-                 Lower --speed, --rate or --phases"
-            ));
-        }
-        if not_sent > 0 {
-            self.warnings.push(format!(
-                "{title}: {not_sent} requests were not sent, as too many were in flight: lower --speed, --rate or --phases"
-            ));
-        }
     }
 
     /// The report of all of it.

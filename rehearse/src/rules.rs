@@ -45,6 +45,7 @@ pub struct Rules {
     pub jitter: Duration,
     pub register_lag_least: Duration,
     pub register_lag: Duration,
+    pub deregister_lag_least: Duration,
     pub deregister_lag: Duration,
     pub deregister_first: Duration,
     pub stop_timeout: Duration,
@@ -86,6 +87,7 @@ impl Default for Rules {
             jitter: secs(1),
             register_lag_least: secs(1),
             register_lag: secs(3),
+            deregister_lag_least: secs(0),
             deregister_lag: secs(3),
             deregister_first: secs(0),
             stop_timeout: secs(30),
@@ -175,11 +177,15 @@ impl Rules {
                 self.minimum_healthy_percent, self.maximum_percent
             ));
         }
-        if self.register_lag_least > self.register_lag {
+        let lags = [
+            ("register-lag", self.register_lag_least, self.register_lag),
+            ("deregister-lag", self.deregister_lag_least, self.deregister_lag),
+        ];
+        if let Some((name, least, most)) = lags.iter().find(|(_, least, most)| least > most) {
             return Err(format!(
-                "register-lag-least {} is more than register-lag {}: lower it",
-                humantime::format_duration(self.register_lag_least),
-                humantime::format_duration(self.register_lag)
+                "{name}-least {} is more than {name} {}: lower it",
+                humantime::format_duration(*least),
+                humantime::format_duration(*most)
             ));
         }
         if !(1..=1000).contains(&self.resolver_caches) {
@@ -333,6 +339,7 @@ rules! {
     "jitter" jitter "by which each of these may be longer or shorter" "the article: listed 17 to 19 s after the start";
     "register-lag-least" register_lag_least "at least, from a registration until DNS shows it" "fits the article's 17 to 19 s: assumed";
     "register-lag" register_lag "at most, from a registration until DNS shows it" "the article: 0 to 3 s; Route 53: generally within 60 s";
+    "deregister-lag-least" deregister_lag_least "at least, from a deregistration until DNS shows it" "the article: 0 to 3 s";
     "deregister-lag" deregister_lag "at most, from a deregistration until DNS shows it" "the article: 0 to 3 s";
     "deregister-first" deregister_first "from the deregistration to SIGTERM; ECS does not wait" "0: aws/containers-roadmap issues 343 and 1639";
     "stop-timeout" stop_timeout "from SIGTERM to SIGKILL" "ContainerDefinition stopTimeout: 30 s; Fargate at most 120 s";

@@ -9,6 +9,7 @@ use std::{
 
 use tokio::{
     sync::watch,
+    task::AbortHandle,
     time::{Instant, interval, sleep_until, timeout},
 };
 
@@ -30,6 +31,9 @@ use crate::{
 /// How long a front may take until it listens, in real time.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How often others ask a resolver, in real time. Each of its caches is in use all the time, as those of a VPC are.
+const BUSY: Duration = Duration::from_millis(10);
+
 /// How often a progress is told of, in real time.
 const PROGRESS: Duration = Duration::from_millis(100);
 
@@ -40,7 +44,7 @@ pub struct Caller {
     pub profile: Profile,
     /// Which one of its kind it is, for people.
     pub name: String,
-    /// The phase of its resolver's cache when the run begins: the share of the TTL that the first answer is kept for.
+    /// The phase of its resolver's cache: an answer is over after this share of the first TTL, and each TTL after that.
     pub phase: f64,
     /// How many caches there are, of which each question meets one.
     pub caches: usize,
@@ -117,6 +121,18 @@ pub struct Ran {
     pub is_cut_short: bool,
 }
 
+/// A resolver that is there and in use. Until it is dropped.
+struct Resolving {
+    _server: Server,
+    busy: AbortHandle,
+}
+
+impl Drop for Resolving {
+    fn drop(&mut self) {
+        self.busy.abort();
+    }
+}
+
 impl Run {
     /// Runs it. `progress` is told how it goes; when `cancelled` says so, it ends early, with what was seen so far.
     ///
@@ -189,14 +205,17 @@ impl Run {
     }
 
     /// Starts what is around the service: its DNS, a front, the load.
-    async fn begin(&self, deployment: &Deployment) -> Result<(Vec<Server>, Vec<Agent>, crate::load::Running), Error> {
+    async fn begin(
+        &self,
+        deployment: &Deployment,
+    ) -> Result<(Vec<Resolving>, Vec<Agent>, crate::load::Running), Error> {
         let clock = deployment.clock();
         let authority: Arc<dyn Source> = Arc::new(Authority::new(deployment.cluster(), move || clock.now()));
         let (mut servers, mut senders, mut fronts) = (Vec::new(), Vec::new(), Vec::new());
         for (number, caller) in self.callers.iter().enumerate() {
-            let server = self.resolver(caller, number, clock, Arc::clone(&authority))?;
+            let (server, busy) = self.resolver(caller, number, clock, Arc::clone(&authority))?;
             let dns = server.address();
-            servers.push(server);
+            servers.push(Resolving { _server: server, busy });
             let target = if caller.profile == Profile::Front {
                 let (agent, address) = self.start_front(dns, deployment).await?;
                 fronts.push(agent);
@@ -239,7 +258,7 @@ impl Run {
         number: usize,
         clock: Clock,
         authority: Arc<dyn Source>,
-    ) -> Result<Server, Error> {
+    ) -> Result<(Server, AbortHandle), Error> {
         let terms = dns::Terms {
             role: Role::Resolver,
             names: self.names.clone(),
@@ -247,18 +266,30 @@ impl Run {
             negative_ttl: self.service.rules.negative_ttl,
             speed: self.speed,
         };
+        // Several caches are in phases of their own, spread evenly. All of them are counted from the beginning of the run's time.
+        let ttl = self.service.rules.ttl.as_secs_f64();
+        let gone = clock.now().as_secs_f64() / ttl.max(f64::MIN_POSITIVE);
         let caches: Vec<_> = (0..caller.caches.max(1))
             .map(|index| {
-                // Several caches are in phases of their own, spread evenly.
                 #[expect(clippy::cast_precision_loss, reason = "a few caches")]
-                let phase = (caller.phase + index as f64 / caller.caches.max(1) as f64).fract();
-                Cache::in_phase(if phase == 0.0 { 1.0 } else { phase })
+                let phase = caller.phase + index as f64 / caller.caches.max(1) as f64;
+                let left = (phase - gone).rem_euclid(1.0);
+                Cache::in_phase(if left == 0.0 { 1.0 } else { left })
             })
             .collect();
         let random = fastrand::Rng::with_seed(self.service.seed.wrapping_add(number as u64));
-        let source = Resolver::new(authority, caches, Order::Shuffled, random, move || clock.now());
+        let source = Arc::new(Resolver::new(authority, caches, Order::Shuffled, random, move || clock.now()));
         let address = SocketAddr::from((self.front_address, 0));
-        Server::start(address, terms, Arc::new(source)).map_err(|source| Error::Dns { address, source })
+        let server = Server::start(address, terms, Arc::clone(&source) as Arc<dyn Source>)
+            .map_err(|source| Error::Dns { address, source })?;
+        let busy = tokio::spawn(async move {
+            let mut ticks = interval(BUSY);
+            loop {
+                ticks.tick().await;
+                source.refresh();
+            }
+        });
+        Ok((server, busy.abort_handle()))
     }
 
     async fn start_front(&self, dns: SocketAddr, deployment: &Deployment) -> Result<(Agent, SocketAddrV4), Error> {

@@ -10,6 +10,7 @@ pub mod film;
 pub mod forecast;
 pub mod habit;
 pub mod law;
+pub mod recommend;
 pub mod resolver;
 pub mod sweep;
 
@@ -17,5 +18,6 @@ pub use crowd::{Crowd, Seen, watch};
 pub use film::{Film, Model};
 pub use forecast::{Forecast, forecast};
 pub use habit::{HABITS, Habit, OwnCache, habit};
+pub use recommend::{Recommendation, Wanted, recommend};
 pub use resolver::{Phases, Resolver, resolvers};
 pub use sweep::{Grid, Sweep, sweep};

@@ -211,13 +211,17 @@ impl Zone {
         Record::from_rdata((&self.apex).into(), self.wire(left), RData::SOA(data))
     }
 
-    /// A TTL in the clients' seconds: whole ones, rounded up, so that nothing is over before its time, and nothing is not to
-    /// be kept at all.
+    /// A TTL in the clients' seconds, which are whole ones. The authority rounds up, so that nothing is not to be kept at all. A
+    /// resolver rounds what is left down, as resolvers do: nobody keeps an answer for longer than the resolver itself.
     fn wire(&self, ttl: Duration) -> u32 {
         // Without the microseconds a quotient such as 30 / 0.3 would come out above its whole number.
         let seconds = (ttl.as_secs_f64() / self.terms.speed * 1e6).round() / 1e6;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 1 and 2^31 - 1")]
-        let whole = seconds.ceil().clamp(1.0, MOST_TTL) as u32;
+        let whole = match self.terms.role {
+            Role::Authority => seconds.ceil().max(1.0),
+            Role::Resolver => seconds.floor(),
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 2^31 - 1")]
+        let whole = whole.min(MOST_TTL) as u32;
         whole
     }
 }
@@ -253,9 +257,13 @@ mod tests {
     use super::*;
 
     fn zone(speed: f64) -> Zone {
+        zone_of(Role::Authority, speed)
+    }
+
+    fn zone_of(role: Role, speed: f64) -> Zone {
         let names = Names { service: "fsde-back".to_owned(), namespace: "internal".to_owned() };
         let negative_ttl = Duration::from_mins(5);
-        let terms = Terms { role: Role::Authority, names, task_port: 1235, negative_ttl, speed };
+        let terms = Terms { role, names, task_port: 1235, negative_ttl, speed };
         Zone::new(terms, Ipv4Addr::LOCALHOST.into()).unwrap()
     }
 
@@ -265,6 +273,13 @@ mod tests {
         assert_eq!([wire(60.0, 1.0), wire(60.0, 10.0), wire(59.9, 10.0), wire(60.1, 10.0)], [60, 6, 6, 7]);
         assert_eq!([wire(3.0, 10.0), wire(0.0, 1.0), wire(1e15, 0.5)], [1, 1, 2_147_483_647]);
         assert_eq!([wire(30.0, 0.3), wire(2.1, 0.7)], [100, 3], "despite of binary fractions");
+    }
+
+    #[test]
+    fn a_resolver_tells_no_more_than_what_is_left() {
+        let wire = |seconds, speed| zone_of(Role::Resolver, speed).wire(Duration::from_secs_f64(seconds));
+        assert_eq!([wire(60.0, 10.0), wire(59.9, 10.0), wire(9.9, 10.0)], [6, 5, 0]);
+        assert_eq!([wire(30.0, 0.3), wire(2.1, 0.7), wire(1e15, 0.5)], [100, 3, 2_147_483_647]);
     }
 
     #[test]

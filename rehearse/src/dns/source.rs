@@ -100,6 +100,16 @@ impl<C: Fn() -> Duration + Send + Sync + 'static> Resolver<C> {
         self.passed_on.load(Relaxed)
     }
 
+    /// Asks again for what is over, in each cache: others use the resolver too, and do so all the time.
+    pub fn refresh(&self) {
+        let (caches, _) = &mut *locked(&self.caches);
+        let now = (self.now)();
+        for cache in caches {
+            // For the cache alone.
+            let _ = cache.answer(now, || self.ask(), |_| {});
+        }
+    }
+
     fn ask(&self) -> Option<Answer> {
         self.passed_on.fetch_add(1, Relaxed);
         self.authority.answer()
