@@ -61,8 +61,8 @@ pub struct Cli {
     ///
     /// It is looked up once a TTL to learn the TTL and whether our address is in the answer, and every second after a
     /// stop signal. The lame duck ends one TTL and --dns-margin after the stop or after our address was last seen,
-    /// whichever is later. If DNS never named us, and says so once more after the stop, it ends at once. A first label with
-    /// an underscore asks for SRV records.
+    /// whichever is later. If every lookup since the start said that we are not there, and one after the stop says so too,
+    /// it ends at once. A first label with an underscore asks for SRV records.
     #[arg(long, env = "INIT_DNS_NAME", value_name = "NAME")]
     pub dns_name: Option<DnsName>,
 

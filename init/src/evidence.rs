@@ -3,6 +3,11 @@
 //!
 //! A resolver on the way caches answers and reports the TTL that is left, so the largest TTL seen is the best estimate
 //! of the record's own. Every lookup is an observation of what a caller that asks now would be told.
+//!
+//! An absence says nothing about the time until the next lookup: a record may come and go in between, and callers who were
+//! told of it hold it long after. So it is evidence only as one of an unbroken row, from the start on, each asked for soon
+//! after the one before. What such a row can miss is a record that was in DNS for less than the pause between two lookups,
+//! or for less than our resolver keeps an answer and only callers of another one were told.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +21,12 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The least time between two lookups while the task runs, should its TTL be shorter.
 const LEAST_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How soon to look again after a lookup that brought nothing.
+/// How soon to look again after a lookup that brought nothing, and the longest time between two lookups as long as DNS does
+/// not name us: whoever resolves elsewhere may be told of us before our resolver asks again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(15);
+
+/// How late a lookup may be begun, for a slow answer to the one before or a busy machine. Later, nobody watched.
+const LATE: Duration = Duration::from_secs(5);
 
 /// What a lookup brought.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -57,8 +66,16 @@ pub struct Evidence {
     largest_ttl: Option<Duration>,
     last_sighting: Option<Instant>,
     was_sampled: bool,
-    was_absent: bool,
+    /// When the last answer was asked for that showed in full that we are not there.
+    absent_at: Option<Instant>,
+    /// How long such an answer held at most.
+    absent_for: Duration,
+    /// When such an answer must be asked for lest there be a gap.
+    watched_until: Instant,
+    had_gap: bool,
     watches_closely: bool,
+    /// When the last lookup began.
+    asked_at: Instant,
     /// `None`: a lookup is under way.
     lookup_at: Option<Instant>,
 }
@@ -66,15 +83,19 @@ pub struct Evidence {
 impl Evidence {
     /// Nothing observed yet of a task that has just `started`. The first lookup is due at once.
     #[must_use]
-    pub const fn new(settings: Settings, started: Instant) -> Self {
+    pub fn new(settings: Settings, started: Instant) -> Self {
         Self {
             settings,
             started,
             largest_ttl: None,
             last_sighting: None,
             was_sampled: false,
-            was_absent: false,
+            absent_at: None,
+            absent_for: Duration::ZERO,
+            watched_until: started + LATE,
+            had_gap: false,
             watches_closely: false,
+            asked_at: started,
             lookup_at: Some(started),
         }
     }
@@ -90,6 +111,7 @@ impl Evidence {
         let is_due = self.lookup_at.is_some_and(|at| at <= now);
         if is_due {
             self.lookup_at = None;
+            self.asked_at = now;
         }
         is_due
     }
@@ -100,9 +122,8 @@ impl Evidence {
         self.lookup_at = self.lookup_at.map(|_| now);
     }
 
-    /// Takes note of an answer that came `now`. Returns whether DNS has just shown in full that we are not there.
-    pub fn answered(&mut self, answer: &Answer, now: Instant) -> bool {
-        let mut is_absent = false;
+    /// Takes note of an answer that came `now`.
+    pub fn answered(&mut self, answer: &Answer, now: Instant) {
         let pause = match *answer {
             Answer::Records { ours, count, ttl } => {
                 self.largest_ttl = self.largest_ttl.max(Some(ttl));
@@ -112,31 +133,30 @@ impl Evidence {
                     // One foreign address may stand for all: a load balancer, a virtual address, a weighted record.
                     self.was_sampled = true;
                 } else {
-                    is_absent = true;
-                    self.not_there(ttl, now);
+                    return self.not_there(ttl, now);
                 }
                 // When what we were told expires, the next answer is fresh and shows the full TTL.
                 ttl
             }
-            Answer::Absent { ttl } => {
-                is_absent = true;
-                self.not_there(ttl.unwrap_or(self.settings.fallback), now);
-                RETRY_INTERVAL
-            }
+            Answer::Absent { ttl } => return self.not_there(ttl.unwrap_or(RETRY_INTERVAL), now),
             Answer::Failed(_) => RETRY_INTERVAL,
         };
-        let pause = if self.watches_closely { WATCH_INTERVAL } else { pause.max(LEAST_INTERVAL) };
-        self.lookup_at = Some(now + pause);
-        is_absent
+        self.look_up_after(pause.max(LEAST_INTERVAL), now);
     }
 
-    /// DNS did not name us. It proves something only if it cannot be an answer from before we were registered, which
-    /// the platform does as it starts us.
+    fn look_up_after(&mut self, pause: Duration, now: Instant) {
+        self.lookup_at = Some(now + if self.watches_closely { WATCH_INTERVAL } else { pause });
+    }
+
+    /// DNS did not name us, in an answer that holds for `ttl`.
     fn not_there(&mut self, ttl: Duration, now: Instant) {
-        let ttl = ttl.max(self.largest_ttl.unwrap_or_default());
-        if now >= self.started + ttl + self.settings.margin {
-            self.was_absent = true;
-        }
+        let pause = ttl.clamp(LEAST_INTERVAL, RETRY_INTERVAL);
+        // As of when it was asked for: it may have been on its way for seconds.
+        self.had_gap |= self.asked_at > self.watched_until;
+        self.watched_until = self.asked_at + pause + LATE;
+        self.absent_at = Some(self.asked_at);
+        self.absent_for = self.absent_for.max(ttl);
+        self.look_up_after(pause, now);
     }
 
     /// Whether DNS has named us at any time.
@@ -145,10 +165,16 @@ impl Evidence {
         self.last_sighting.is_some()
     }
 
-    /// Whether nobody can have learned our address: DNS answered, late enough and in full, and never named us.
+    /// Whether nobody can have learned our address. DNS has said so since we were started, in full, without a gap in which a
+    /// record could have come and gone; said it once more when asked at `stop` or later; and then no answer was left
+    /// from before we were registered, which the platform does as it starts us.
     #[must_use]
-    pub const fn proves_absence(&self) -> bool {
-        self.was_absent && self.last_sighting.is_none() && !self.was_sampled
+    pub fn proves_absence(&self, stop: Instant) -> bool {
+        let oldest_is_gone = self.started + self.needed().max(self.absent_for + self.settings.margin);
+        self.absent_at.is_some_and(|asked_at| asked_at >= stop.max(oldest_is_gone))
+            && self.last_sighting.is_none()
+            && !self.was_sampled
+            && !self.had_gap
     }
 
     /// How long the lame duck lasts if our address leaves DNS as the stop is asked for.
@@ -199,7 +225,7 @@ mod tests {
         let mut evidence = Evidence::new(SETTINGS, now);
         evidence.answered(&Answer::Failed("timed out".to_owned()), now);
         assert_eq!(evidence.lame_duck_ends(now), now + secs(30));
-        assert!(!evidence.proves_absence());
+        assert!(!evidence.proves_absence(now));
     }
 
     #[test]
@@ -225,7 +251,12 @@ mod tests {
         for (answer, pause) in [
             (records(true, 4, 41), 41),
             (records(true, 4, 0), 5),
+            // As long as we are not there, other resolvers may know before ours: it asks more often.
+            (records(false, 4, 41), 15),
             (Answer::Absent { ttl: Some(secs(300)) }, 15),
+            (Answer::Absent { ttl: Some(secs(9)) }, 9),
+            (Answer::Absent { ttl: Some(secs(1)) }, 5),
+            (Answer::Absent { ttl: None }, 15),
             (Answer::Failed(String::new()), 15),
         ] {
             evidence.answered(&answer, now);
@@ -246,39 +277,91 @@ mod tests {
         assert_eq!(evidence.lookup_at(), None);
     }
 
+    /// Evidence of a task that has `started`, and of these answers, each asked for and got so many seconds later.
+    fn evidence(started: Instant, answers: &[(u64, &Answer)]) -> Evidence {
+        let mut evidence = Evidence::new(SETTINGS, started);
+        for (at, answer) in answers {
+            ask(&mut evidence, started + secs(*at), answer);
+        }
+        evidence
+    }
+
+    /// A lookup when it is due, or late, and its answer at once.
+    fn ask(evidence: &mut Evidence, now: Instant, answer: &Answer) {
+        assert!(evidence.begin_lookup(now), "it is due at {:?}, and it is {now:?}", evidence.lookup_at());
+        evidence.answered(answer, now);
+    }
+
     #[test]
     fn a_task_that_dns_never_named_is_proven_absent() {
         let now = now();
-        for answer in [records(false, 3, 30), Answer::Absent { ttl: Some(secs(30)) }, Answer::Absent { ttl: None }] {
-            let mut evidence = Evidence::new(SETTINGS, now);
+        for (answer, needed) in [
+            (records(false, 3, 30), 35),
+            (Answer::Absent { ttl: Some(secs(30)) }, 35),
+            // Nothing is known of a record's TTL: the fallback holds.
+            (Answer::Absent { ttl: Some(secs(15)) }, 30),
+            (Answer::Absent { ttl: None }, 30),
+        ] {
+            let mut before = evidence(now, &[(0, &answer), (15, &answer)]);
+            let mut evidence = before.clone();
             // It may be an answer from before we were registered.
-            evidence.answered(&answer, now + secs(34));
-            assert!(!evidence.proves_absence(), "{answer:?}");
-            evidence.answered(&answer, now + secs(35));
-            assert!(evidence.proves_absence(), "{answer:?}");
+            before.watch_closely(now + secs(needed - 1));
+            ask(&mut before, now + secs(needed - 1), &answer);
+            assert!(!before.proves_absence(now), "{answer:?}");
+            evidence.watch_closely(now + secs(needed));
+            ask(&mut evidence, now + secs(needed), &answer);
+            assert!(evidence.proves_absence(now + secs(needed)), "{answer:?}");
+            // It says nothing of what came after it was asked for.
+            assert!(!evidence.proves_absence(now + secs(needed + 1)), "{answer:?}");
         }
+    }
+
+    #[test]
+    fn a_row_of_absences_with_a_gap_proves_nothing_for_a_record_may_have_come_and_gone_in_it() {
+        let now = now();
+        let absent = Answer::Absent { ttl: Some(secs(5)) };
+        let failed = Answer::Failed(String::new());
+        let row = |answers: &[(u64, &Answer)]| evidence(now, answers).proves_absence(now);
+        let [first, second, third, fourth] = [10, 20, 30, 40].map(|at| (at, &absent));
+        // As late as it may be, and later.
+        assert!(row(&[(0, &absent), first, second, third]));
+        assert!(!row(&[(0, &absent), first, second, (31, &absent), (41, &absent)]));
+        // The start counts as well.
+        assert!(!row(&[first, second, third, fourth]));
+        // Nobody was there while DNS did not answer.
+        assert!(!row(&[(0, &failed), (15, &absent), (25, &absent), (35, &absent), (45, &absent)]));
+        assert!(!row(&[(0, &absent), (10, &failed), (25, &absent), (35, &absent), (45, &absent)]));
+    }
+
+    #[test]
+    fn the_longest_absence_counts_as_a_cache_may_have_kept_the_others() {
+        let now = now();
+        let [nearly_over, fresh] = [2, 60].map(|ttl| Answer::Absent { ttl: Some(secs(ttl)) });
+        let mut evidence = evidence(now, &[(0, &nearly_over), (5, &fresh), (20, &fresh), (35, &fresh), (50, &fresh)]);
+        evidence.watch_closely(now + secs(64));
+        ask(&mut evidence, now + secs(64), &nearly_over);
+        assert!(!evidence.proves_absence(now));
+        ask(&mut evidence, now + secs(65), &nearly_over);
+        assert!(evidence.proves_absence(now));
     }
 
     #[test]
     fn one_sighting_is_enough_for_ever() {
         let now = now();
-        let mut evidence = Evidence::new(SETTINGS, now);
-        evidence.answered(&records(true, 4, 30), now);
-        evidence.answered(&Answer::Absent { ttl: None }, now + secs(1000));
-        assert!(!evidence.proves_absence());
+        let [ours, absent] = [records(true, 4, 15), Answer::Absent { ttl: None }];
+        assert!(evidence(now, &[(0, &absent), (15, &absent), (30, &absent)]).proves_absence(now));
+        assert!(!evidence(now, &[(0, &absent), (15, &ours), (30, &absent), (45, &absent)]).proves_absence(now));
     }
 
     #[test]
     fn absence_from_a_sample_is_no_evidence() {
         let now = now();
-        let mut evidence = Evidence::new(SETTINGS, now);
-        evidence.answered(&records(false, 8, 30), now + secs(500));
-        assert!(!evidence.proves_absence());
-        let mut evidence = Evidence::new(SETTINGS, now);
-        evidence.answered(&records(false, 1, 30), now + secs(500));
-        assert!(!evidence.proves_absence());
-        // The service shrank below a sample only as we left it.
-        assert!(evidence.answered(&records(false, 7, 30), now + secs(1000)));
-        assert!(!evidence.proves_absence());
+        let small = records(false, 7, 15);
+        assert!(evidence(now, &[(0, &small), (15, &small), (30, &small)]).proves_absence(now));
+        for sample in [records(false, 8, 15), records(false, 1, 15)] {
+            assert!(!evidence(now, &[(0, &sample), (15, &sample), (30, &sample)]).proves_absence(now));
+            // The service shrank below a sample only as we left it.
+            assert!(!evidence(now, &[(0, &sample), (15, &small), (30, &small)]).proves_absence(now));
+        }
     }
 }

@@ -243,9 +243,7 @@ impl Lifecycle {
         let Drain::Auto(evidence) = &mut self.plan.drain else { return vec![] };
         let needed_before = evidence.needed();
         let is_first = !evidence.was_sighted();
-        let is_absent = evidence.answered(answer, now);
-        // An answer from before the stop may be too old: the task may have been registered since.
-        let never_was = is_absent && evidence.proves_absence();
+        evidence.answered(answer, now);
         let needed = evidence.needed();
         let sighted = match *answer {
             Answer::Records { ours: true, count, ttl } => Some((count, ttl)),
@@ -257,7 +255,8 @@ impl Lifecycle {
             actions.extend(self.plan.budget.cut(needed).map(Action::WarnOfCut));
         }
         if let Phase::LameDuck { asked, asked_at, until } = self.phase {
-            if never_was {
+            // An answer from before the stop may be too old: the task may have been registered since.
+            if evidence.proves_absence(asked_at) {
                 return self.stop(asked, Reason::NeverRegistered);
             }
             let ends = self.lame_duck_ends(asked_at);
@@ -552,21 +551,142 @@ mod tests {
         assert_eq!(actions[0], Action::Drain { until: now + secs(55) });
     }
 
+    /// Lets the lifecycle look DNS up whenever it wants to until `end`, each time with this answer at once.
+    fn look_up_until(lifecycle: &mut Lifecycle, end: Instant, answer: &Answer) {
+        while let Some(at) = lifecycle.deadline().filter(|at| *at < end) {
+            assert_eq!(lifecycle.handle(Event::Wake, at), [Action::LookUp]);
+            assert_eq!(lifecycle.handle(Event::Answered(answer.clone()), at), []);
+        }
+    }
+
     #[test]
     fn a_task_that_dns_never_named_stops_when_a_fresh_answer_says_so_too() {
         let now = now();
-        let absent = || Event::Answered(Answer::Absent { ttl: None });
+        let absent = Answer::Absent { ttl: None };
         let mut lifecycle = following_dns(now);
-        lifecycle.handle(absent(), now + secs(100));
+        look_up_until(&mut lifecycle, now + secs(101), &absent);
         let actions = lifecycle.handle(Event::Stop(Signal::TERM), now + secs(101));
         assert_eq!(actions, [Action::Drain { until: now + secs(131) }, Action::LookUp]);
         let mut registered_since = lifecycle.clone();
         let expected = [Action::Stop(Reason::NeverRegistered), Action::Forward(Signal::TERM)];
-        assert_eq!(lifecycle.handle(absent(), now + secs(101)), expected);
+        assert_eq!(lifecycle.handle(Event::Answered(absent), now + secs(101)), expected);
         let answer = Answer::Records { ours: true, count: 4, ttl: secs(40) };
         let actions = registered_since.handle(Event::Answered(answer), now + secs(101));
         let until = Some(now + secs(146));
         assert_eq!(actions, [Action::Sighted { count: 4, ttl: secs(40), until }]);
+    }
+
+    #[test]
+    fn an_answer_that_was_asked_for_before_the_stop_is_not_the_fresh_one() {
+        let now = now();
+        let absent = || Event::Answered(Answer::Absent { ttl: None });
+        let mut lifecycle = following_dns(now);
+        look_up_until(&mut lifecycle, now + secs(90), &Answer::Absent { ttl: None });
+        assert_eq!(lifecycle.handle(Event::Wake, now + secs(90)), [Action::LookUp]);
+        lifecycle.handle(Event::Stop(Signal::TERM), now + secs(92));
+        assert_eq!(lifecycle.handle(absent(), now + secs(93)), []);
+        assert_eq!(lifecycle.handle(Event::Wake, now + secs(94)), [Action::LookUp]);
+        let expected = [Action::Stop(Reason::NeverRegistered), Action::Forward(Signal::TERM)];
+        assert_eq!(lifecycle.handle(absent(), now + secs(94)), expected);
+    }
+
+    #[test]
+    fn a_task_that_is_registered_and_deregistered_between_two_lookups_is_drained() {
+        let now = now();
+        let absent = Answer::Absent { ttl: Some(secs(4)) };
+        let mut lifecycle = following_dns(now);
+        // Absent for 4 seconds. At 6 DNS names it, at 9 no longer; at 10 it is stopped.
+        look_up_until(&mut lifecycle, now + secs(10), &absent);
+        assert_eq!(lifecycle.deadline(), Some(now + secs(10)));
+        let actions = lifecycle.handle(Event::Stop(Signal::TERM), now + secs(10));
+        assert_eq!(actions, [Action::Drain { until: now + secs(40) }, Action::LookUp]);
+        assert_eq!(lifecycle.handle(Event::Answered(absent), now + secs(10)), []);
+        assert_eq!(lifecycle.deadline(), Some(now + secs(11)));
+    }
+
+    /// A DNS server, or a resolver that keeps answers, and all that callers were told by it of a record's coming and going.
+    struct Dns {
+        registered: std::ops::Range<Instant>,
+        ttl: Duration,
+        absent_ttl: Duration,
+        caches: bool,
+        cached: Option<(bool, Instant)>,
+    }
+
+    impl Dns {
+        /// Whether it names us, and until when that holds.
+        fn ask(&mut self, now: Instant) -> (bool, Instant) {
+            if let Some(cached) = self.cached.filter(|(_, until)| *until > now) {
+                return cached;
+            }
+            let ours = self.registered.contains(&now);
+            let fresh = (ours, now + if ours { self.ttl } else { self.absent_ttl });
+            self.cached = self.caches.then_some(fresh);
+            fresh
+        }
+
+        fn look_up(&mut self, now: Instant) -> Answer {
+            match self.ask(now) {
+                (true, until) => Answer::Records { ours: true, count: 4, ttl: until - now },
+                (false, until) => Answer::Absent { ttl: Some(until - now) },
+            }
+        }
+    }
+
+    /// Of a caching resolver any record counts, as its callers are told what it has; of a server that is asked afresh each time
+    /// one that it has for at least as long as two lookups are apart, the second being as late as it may be.
+    #[test]
+    fn no_lame_duck_is_skipped_while_a_caller_holds_our_address() {
+        const STEP: Duration = Duration::from_millis(500);
+        let start = now();
+        let mut random = fastrand::Rng::with_seed(3);
+        let (mut skipped, mut drained) = (0, 0);
+        for _ in 0..5_000 {
+            let caches = random.bool();
+            let registered_at = start + secs(random.u64(..120));
+            let lasts = if caches { random.u64(..40) } else { 20 + random.u64(..40) };
+            let mut dns = Dns {
+                registered: registered_at..registered_at + secs(if random.u32(..4) == 0 { 0 } else { lasts }),
+                ttl: secs(random.u64(1..30)),
+                absent_ttl: secs(random.u64(..60)),
+                caches,
+                cached: None,
+            };
+            let stop = dns.registered.end + secs(random.u64(..3));
+            let mut lifecycle = following_dns(start);
+            let (mut now, mut held_until, mut answer) = (start, start, None);
+            let reason = loop {
+                if random.u32(..3) == 0
+                    && let (true, until) = dns.ask(now)
+                {
+                    held_until = held_until.max(until);
+                }
+                let event = if now >= stop && lifecycle.phase == Phase::Running {
+                    Event::Stop(Signal::TERM)
+                } else if let Some(answer) = answer.take() {
+                    Event::Answered(answer)
+                } else {
+                    Event::Wake
+                };
+                let actions = lifecycle.handle(event, now);
+                if actions.contains(&Action::LookUp) {
+                    let fails = random.u32(..20) == 0;
+                    answer = Some(if fails { Answer::Failed(String::new()) } else { dns.look_up(now) });
+                }
+                if let Some(Action::Stop(reason)) = actions.into_iter().find(|action| matches!(action, Action::Stop(_)))
+                {
+                    break reason;
+                }
+                now += STEP;
+            };
+            if reason == Reason::NeverRegistered {
+                skipped += 1;
+                assert!(now >= held_until, "{:?} too early: {lifecycle:?}", held_until - now);
+            } else {
+                drained += 1;
+            }
+        }
+        assert!(skipped > 100 && drained > 100, "{skipped} skipped, {drained} drained");
     }
 
     #[test]
