@@ -224,9 +224,10 @@ pub struct Cli {
     #[arg(long, env = "FRONT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// The least level that is logged: off, error, warn, info or debug.
+    /// The least level that is logged: off, error, warn, info, debug or trace.
     ///
-    /// Requests are logged at info, health checks at debug.
+    /// Requests are logged at info, health checks and attempts that failed at debug. At trace libraries tell of
+    /// their own insides, too: many lines for each of ours.
     #[arg(long, env = "FRONT_LOG_LEVEL", value_name = "LEVEL", value_parser = log::level, default_value = "info")]
     pub log_level: LevelFilter,
 }

@@ -202,9 +202,10 @@ pub struct Cli {
     #[arg(long, env = "INIT_LOG_FORMAT", value_name = "FORMAT", value_enum, default_value_t)]
     pub log_format: LogFormat,
 
-    /// The least level that is logged: off, error, warn, info or debug.
+    /// The least level that is logged: off, error, warn, info, debug or trace.
     ///
-    /// At warn only trouble is logged; at debug every DNS answer and reaped orphan is.
+    /// At warn only trouble is logged; at debug every DNS answer and reaped orphan is. At trace libraries tell of
+    /// their own insides, too.
     #[arg(long, env = "INIT_LOG_LEVEL", value_name = "LEVEL", value_parser = log::level, default_value = "info")]
     pub log_level: LevelFilter,
 

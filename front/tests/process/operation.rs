@@ -155,3 +155,16 @@ async fn long_names_of_callers_leave_the_log_whole() {
         assert_eq!(["path", "request_id"].map(|name| line[name].as_str().unwrap().len()), [512, 512]);
     }
 }
+
+#[tokio::test]
+async fn at_debug_front_tells_of_itself_and_its_dns_library_only_at_trace() {
+    let network = Network::new(87).await;
+    for (level, has_others) in [("debug", false), ("trace", true)] {
+        let dns = network.dns(&[1, 2]).await;
+        let mut front = Front::start(&network, &dns, &["--log-level", level]).await;
+        assert_eq!(front.ask("GET", "/").await.status, 502);
+        let mut events = front.events_until("attempt failed").await;
+        events.retain(|event| event != "the backend's addresses changed" && event != "attempt failed");
+        assert_eq!(!events.is_empty(), has_others, "{level}: {events:?}");
+    }
+}

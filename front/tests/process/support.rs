@@ -87,6 +87,20 @@ impl Front {
         timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no event {name:?}"))
     }
 
+    /// The names of all events in the log up to the next one of this name.
+    pub(crate) async fn events_until(&mut self, name: &str) -> Vec<String> {
+        let found = async {
+            let mut names = Vec::new();
+            while names.last().is_none_or(|last| last != name) {
+                let line = self.log.next_line().await.unwrap().expect("the log has the event");
+                let event = serde_json::from_str::<Value>(&line).unwrap();
+                names.push(event["message"].as_str().unwrap_or_default().to_owned());
+            }
+            names
+        };
+        timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("{name:?} is not in the log"))
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.process.id().expect("it runs");
         kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
