@@ -229,6 +229,12 @@ impl Cluster {
         self.deployment.is_stuck || self.deployment.has_failed || self.is_steady(now)
     }
 
+    /// Whether DNS shows all that it has been told.
+    #[must_use]
+    pub fn has_nothing_to_show(&self) -> bool {
+        self.zone.next_change().is_none()
+    }
+
     /// How many deployments have begun.
     #[must_use]
     pub fn deployments(&self) -> u32 {

@@ -48,6 +48,7 @@ pub struct Rules {
     pub deregister_lag_least: Duration,
     pub deregister_lag: Duration,
     pub deregister_first: Duration,
+    pub deregister_last: bool,
     pub stop_timeout: Duration,
     pub deprovisioning: Duration,
     pub has_health_check: bool,
@@ -90,6 +91,7 @@ impl Default for Rules {
             deregister_lag_least: secs(0),
             deregister_lag: secs(3),
             deregister_first: secs(0),
+            deregister_last: false,
             stop_timeout: secs(30),
             deprovisioning: secs(10),
             has_health_check: true,
@@ -342,6 +344,7 @@ rules! {
     "deregister-lag-least" deregister_lag_least "at least, from a deregistration until DNS shows it" "the article: 0 to 3 s";
     "deregister-lag" deregister_lag "at most, from a deregistration until DNS shows it" "the article: 0 to 3 s";
     "deregister-first" deregister_first "from the deregistration to SIGTERM; ECS does not wait" "0: aws/containers-roadmap issues 343 and 1639";
+    "deregister-last" deregister_last "whether a task that is stopped is deregistered only when it is STOPPED" "no; for Spot interruptions and load balancers reported otherwise (re:Post, fargate-spot-termination-notice), and for DNS not documented";
     "stop-timeout" stop_timeout "from SIGTERM to SIGKILL" "ContainerDefinition stopTimeout: 30 s; Fargate at most 120 s";
     "deprovisioning" deprovisioning "DEPROVISIONING: the network interface is deleted" "not documented: assumed";
     "health-check" has_health_check "whether the containers have a health check" "the article: yes";
@@ -389,6 +392,7 @@ mod tests {
             assert_eq!(rules, Rules::default(), "{}", rule.name);
             let other = match value.as_str() {
                 "yes" => "no",
+                "no" => "yes",
                 "modern" => "legacy",
                 _ => "77",
             };

@@ -14,10 +14,10 @@ pub mod recommend;
 pub mod resolver;
 pub mod sweep;
 
-pub use crowd::{Crowd, Seen, watch};
-pub use film::{Film, Model};
+pub use crowd::{Crowd, SLOW, Seen, watch};
+pub use film::{Act, Conduct, Cue, Film, Model, When};
 pub use forecast::{Forecast, forecast};
-pub use habit::{HABITS, Habit, OwnCache, habit};
 pub use recommend::{Recommendation, Wanted, recommend};
+pub use habit::{Connects, HABITS, Habit, OwnCache, habit};
 pub use resolver::{Phases, Resolver, resolvers};
 pub use sweep::{Grid, Sweep, sweep};

@@ -184,7 +184,12 @@ impl Task {
                 (Life::Stopping { kill: Some(until + rules.stop_timeout) }, Step::Moved(State::Stopping))
             }
             Life::Stopping { kill: Some(kill) } if kill <= now => (Life::Stopping { kill: None }, Step::Kill),
-            Life::Deprovisioning { until } if until <= now => (Life::Stopped, Step::Moved(State::Stopped)),
+            Life::Deprovisioning { until } if until <= now => {
+                if rules.deregister_last {
+                    self.due.push_back(Step::Deregister);
+                }
+                (Life::Stopped, Step::Moved(State::Stopped))
+            }
             Life::Provisioning { .. }
             | Life::Pending { .. }
             | Life::Activating { .. }
@@ -233,7 +238,10 @@ impl Task {
         self.reports.clear();
         if has_started {
             self.life = Life::Deactivating { until: now + rules.deregister_first };
-            self.due.extend([Step::Moved(State::Deactivating), Step::Deregister]);
+            self.due.push_back(Step::Moved(State::Deactivating));
+            if !rules.deregister_last {
+                self.due.push_back(Step::Deregister);
+            }
         } else {
             self.end(now, rules);
         }
@@ -322,6 +330,26 @@ mod tests {
         assert!(!task.exited(secs(50), &rules()), "it was asked to");
         assert_eq!(live(&mut task, 70), ["0 Moved(Deprovisioning)", "60 Moved(Stopped)"]);
         assert_eq!(task.deadline(), None);
+    }
+
+    #[test]
+    fn a_task_that_is_deregistered_last_is_named_until_it_is_stopped() {
+        let rules = Rules { deregister_last: true, ..rules() };
+        let (mut task, mut random, mut said) = (task(), fastrand::Rng::with_seed(1), Vec::new());
+        live(&mut task, 20);
+        assert!(task.stop(secs(20), &rules));
+        for now in [20, 50] {
+            while let Some(step) = task.advance(secs(now), &rules, &mut random) {
+                said.push(step);
+            }
+        }
+        assert!(!said.contains(&Step::Deregister), "{said:?}");
+        task.exited(secs(50), &rules);
+        while let Some(step) = task.advance(secs(60), &rules, &mut random) {
+            said.push(step);
+        }
+        let last = [Step::Moved(State::Deprovisioning), Step::Moved(State::Stopped), Step::Deregister];
+        assert!(said.ends_with(&last), "{said:?}");
     }
 
     #[test]

@@ -29,13 +29,15 @@ pub enum Cause {
     NoAddress,
     /// There was no connection, or no answer, in time.
     TimedOut,
+    /// Another service had got the address, and answered. It is told in simulations alone: a rehearsal has one service.
+    WrongService,
     /// None of these: the evidence is in the report.
     Unknown,
 }
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::StaleAllDead,
         Self::StaleFirstDead,
         Self::NotYetListening,
@@ -44,6 +46,7 @@ impl Cause {
         Self::AppError,
         Self::NoAddress,
         Self::TimedOut,
+        Self::WrongService,
         Self::Unknown,
     ];
 }
@@ -59,6 +62,7 @@ impl fmt::Display for Cause {
             Self::AppError => "app-error",
             Self::NoAddress => "no-address",
             Self::TimedOut => "timed-out",
+            Self::WrongService => "wrong-service",
             Self::Unknown => "unknown",
         })
     }

@@ -52,6 +52,10 @@ pub fn explain(cause: &str) -> Explanation {
             "Look at the latency and at how many requests a task had at a time; a time limit for connecting that is shorter \
              than the one for answering leaves time to ask another task.",
         ),
+        "wrong-service" => (
+            "The address was that of a task which was gone, and another service had got it and answered.",
+            "Keep a stopping task serving until no cache can name it any more, so that nobody else gets its address before;              and have callers look at who answers, by a certificate or a header.",
+        ),
         "not-yet-listening" => (
             "DNS named a task whose process did not listen yet: ECS registers a task before it runs.",
             "Try the next address when a connection is refused, as front does; and make the process listen sooner after its \

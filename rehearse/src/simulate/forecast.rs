@@ -33,13 +33,20 @@ pub struct Forecast {
     pub longest: f64,
     /// In which share of the clients' processes a request failed.
     pub clients: f64,
+    /// How many that did not fail took more than half a second to find their task, on average.
+    #[serde(default)]
+    pub slow: f64,
+    /// How long one of these took for that at worst, in seconds.
+    #[serde(default)]
+    pub slowest: f64,
     /// How many failed for each cause, on average.
     pub by_cause: BTreeMap<String, f64>,
 }
 
 /// How long it takes until nobody who honours TTLs remembers what was before the end of a film.
-fn afterwards(rules: &Rules) -> Duration {
-    rules.ttl + rules.deregister_lag + Duration::from_secs(5)
+fn afterwards(film: &Film, rules: &Rules) -> Duration {
+    let kept = if film.named().0 == 0 { rules.ttl.max(rules.negative_ttl) } else { rules.ttl };
+    kept + rules.deregister_lag + Duration::from_secs(5)
 }
 
 /// The chances of one deployment of many: another one's are not like them.
@@ -67,7 +74,7 @@ pub fn see(
     phases: Phases,
     random: &mut fastrand::Rng,
 ) -> Vec<Seen> {
-    let until = film.length + afterwards(rules);
+    let until = film.length + afterwards(film, rules);
     let each = usize::try_from(rules.resolver_caches).unwrap_or(1).max(1);
     let caches = resolvers(film, &rules.terms(), crowd.resolvers.max(1) * each, phases, until, random);
     habits.iter().map(|habit| watch(film, *habit, crowd, &caches, until, random)).collect()
@@ -129,6 +136,8 @@ impl Forecast {
             requests: seen.iter().map(|seen| seen.requests).sum::<u64>() as f64 / count,
             longest: seen.iter().map(|seen| seen.longest).max().unwrap_or_default().as_secs_f64(),
             clients: seen.iter().map(|seen| seen.clients).sum::<u64>() as f64 / count / crowd.clients.max(1) as f64,
+            slow: seen.iter().map(|seen| seen.slow).sum::<u64>() as f64 / count,
+            slowest: seen.iter().map(|seen| seen.slowest).max().unwrap_or_default().as_secs_f64(),
             by_cause,
         }
     }

@@ -35,9 +35,32 @@ pub struct Habit {
     pub is_pinned: bool,
     /// How long it goes on asking its resolver when nobody was there.
     pub waits: Duration,
+    /// How long it waits for a connection.
+    pub connects: Connects,
+    /// How long a request may take. What is not answered by then has failed.
+    pub gives_up: Duration,
+    /// How long it passes over an address that nothing came back from, if there are others.
+    pub sets_aside: Duration,
+    /// Whether it goes on with what it knew where DNS does not answer.
+    pub keeps_last: bool,
     /// What it stands for.
     pub stands_for: &'static str,
 }
+
+/// How long a client waits for a connection where nothing comes back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Connects {
+    /// For so long, divided over the addresses that are left (see [`crate::client::share`]).
+    Shared(Duration),
+    /// For so long at each address.
+    Each(Duration),
+}
+
+/// Go's `DefaultTransport`. Source: <https://github.com/golang/go/blob/go1.19.8/src/net/http/transport.go>.
+const GO: Connects = Connects::Shared(Duration::from_secs(30));
+/// A client without a limit of its own waits for the kernel, which sends SYN seven times. Source: `tcp_syn_retries` in
+/// <https://docs.kernel.org/networking/ip-sysctl.html>.
+const LINUX: Connects = Connects::Each(Duration::from_secs(127));
 
 const NO_WAIT: Duration = Duration::ZERO;
 
@@ -50,6 +73,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Ttl(Duration::from_secs(10)),
         is_pinned: false,
         waits: Duration::from_secs(2),
+        connects: Connects::Each(Duration::from_millis(500)),
+        gives_up: Duration::from_secs(10),
+        sets_aside: Duration::from_secs(5),
+        keeps_last: true,
         stands_for: "this product's front",
     },
     Habit {
@@ -59,6 +86,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::None,
         is_pinned: false,
         waits: NO_WAIT,
+        connects: GO,
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "Go without keep-alive, curl, Node, Python",
     },
     Habit {
@@ -68,6 +99,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::None,
         is_pinned: false,
         waits: NO_WAIT,
+        connects: GO,
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "whoever takes one address of an answer",
     },
     Habit {
@@ -77,6 +112,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Ttl(Duration::MAX),
         is_pinned: false,
         waits: NO_WAIT,
+        connects: LINUX,
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "reqwest with Hickory's cache",
     },
     Habit {
@@ -86,6 +125,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Fixed(Duration::from_secs(30)),
         is_pinned: false,
         waits: NO_WAIT,
+        connects: LINUX,
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "the JVM: networkaddress.cache.ttl is 30 s",
     },
     Habit {
@@ -95,6 +138,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Fixed(Duration::from_secs(5)),
         is_pinned: false,
         waits: NO_WAIT,
+        connects: Connects::Each(Duration::from_secs(5)),
+        gives_up: Duration::from_secs(15),
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "Envoy's STRICT_DNS, every 5 s, without retries",
     },
     Habit {
@@ -104,6 +151,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Forever,
         is_pinned: false,
         waits: NO_WAIT,
+        connects: Connects::Each(Duration::from_secs(60)),
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "nginx with a name in proxy_pass: resolved at its start",
     },
     Habit {
@@ -113,6 +164,10 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::None,
         is_pinned: true,
         waits: NO_WAIT,
+        connects: GO,
+        gives_up: Duration::MAX,
+        sets_aside: NO_WAIT,
+        keeps_last: false,
         stands_for: "Go's default: a connection is kept for as long as the task keeps it",
     },
 ];

@@ -20,6 +20,8 @@ pub(super) struct Told {
     pub from: Duration,
     /// Until when.
     pub until: Duration,
+    /// For how long it may be kept from any moment on, if that is not what is left: it was over, and handed out again.
+    pub stale_for: Option<Duration>,
     /// In the order in which the authority named them. None if there was no such name.
     pub places: Vec<Place>,
 }
@@ -31,6 +33,12 @@ pub struct Resolver {
 }
 
 impl Resolver {
+    /// How many addresses an answer had at most.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.told.iter().map(|told| told.places.len()).max().unwrap_or(0)
+    }
+
     /// What it tells at that time.
     pub(super) fn told(&self, at: Duration) -> Option<&Told> {
         let next = self.told.partition_point(|told| told.from <= at);
@@ -66,7 +74,7 @@ pub fn resolvers(
             Phases::Random => 1.0 - random.f64(),
             Phases::Even => (index as f64 + 0.5) / count as f64,
         })
-        .map(|share| (Cache::in_phase(share), Resolver::default()))
+        .map(|share| (Cache::in_phase(share).serving_stale(film.is_stale_served()), Resolver::default()))
         .collect();
     let mut asking: BTreeSet<(Duration, usize)> = (0..count).map(|index| (Duration::ZERO, index)).collect();
     let mut namings = film.namings().iter().peekable();
@@ -87,9 +95,15 @@ pub fn resolvers(
             }
         }
         let Some((cache, resolver)) = caches.get_mut(index) else { continue };
-        let reply = cache.answer(at, || Some(answered(&mut named, terms, random)), |_| {});
-        let Some(reply) = reply else { continue };
-        let until = at + reply.answer.ttl().max(LEAST);
+        let outage = film.outage(at).copied();
+        let reply = cache.answer(at, || outage.is_none().then(|| answered(&mut named, terms, random)), |_| {});
+        // Whoever gets no answer, or one that is over, asks again as soon as there is a new one.
+        let Some(reply) = reply else {
+            asking.extend(outage.map(|outage| (outage.until, index)));
+            continue;
+        };
+        let until = outage.map_or(at + reply.answer.ttl().max(LEAST), |outage| outage.until);
+        let stale_for = outage.map(|_| reply.answer.ttl());
         let places = match reply.answer {
             Answer::Addresses { addresses, .. } => {
                 addresses.into_iter().filter_map(|address| film.place(address)).collect()
@@ -97,7 +111,7 @@ pub fn resolvers(
             Answer::NoName { .. } => Vec::new(),
         };
         asking.insert((until, index));
-        resolver.told.push(Told { from: at, until, places });
+        resolver.told.push(Told { from: at, until, stale_for, places });
     }
     caches.into_iter().map(|(_, resolver)| resolver).collect()
 }
