@@ -12,6 +12,7 @@ use crate::{
     rules::{Rules, Setting},
     run::Deed,
     scenario::{Binaries, Entrypoint, FrontChoice, MARGIN, Scenario, Stage},
+    scenarios::Scenarios,
     simulate::{Crowd, Grid, HABITS, Habit, habit},
 };
 
@@ -48,6 +49,11 @@ pub enum Command {
     Sweep(SweepOptions),
     /// Says how long the drain of a service has to be, what stop timeout that needs, and what it costs. Exit 1: no drain does it.
     Recommend(RecommendOptions),
+    /// Plays what can go wrong beside a plain deploy, in virtual time, and compares it with what is expected of it.
+    ///
+    /// Without a name it lists the scenarios. Each is a small file, and --show prints one, to write your own. A file says its own rules
+    /// and rate; --set changes rules on top of that. Exit 0: all as expected. Exit 1: not. Exit 2: it could not be played.
+    Scenarios(Scenarios),
     /// Lists the rules that are followed, each with its value and source. Change one with --set NAME=VALUE.
     Rules,
 }
@@ -436,7 +442,8 @@ mod tests {
     fn every_flag_has_a_variable_of_its_name() {
         let check = |command: &clap::Command| {
             for argument in command.get_arguments().filter(|it| !["help", "version"].contains(&it.get_id().as_str())) {
-                let flag = argument.get_long().unwrap();
+                // What has no flag is named after itself.
+                let flag = argument.get_long().unwrap_or(argument.get_id().as_str());
                 let expected = format!("REHEARSE_{}", flag.to_uppercase().replace('-', "_"));
                 assert_eq!(argument.get_env().and_then(|name| name.to_str()), Some(expected.as_str()), "--{flag}");
             }

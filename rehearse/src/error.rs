@@ -2,7 +2,7 @@
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
-use crate::{load, timeline::TaskId};
+use crate::{load, script::Fault, timeline::TaskId};
 
 /// Why a rehearsal could not be run: its exit code is 2 then.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,9 @@ pub enum Error {
     /// The load cannot be sent.
     #[error(transparent)]
     Load(#[from] load::Error),
+    /// A scenario's file is wrong.
+    #[error(transparent)]
+    Script(#[from] Fault),
     /// Settings that do not fit together.
     #[error("{0}")]
     Settings(String),

@@ -33,6 +33,8 @@ pub mod rollout;
 pub mod rules;
 pub mod run;
 pub mod scenario;
+pub mod scenarios;
+pub mod script;
 pub mod simulate;
 pub mod task;
 pub mod timeline;

@@ -81,6 +81,11 @@ async fn rehearse(cli: Cli) -> Result<ExitCode, Error> {
         Some(Command::Simulate(simulate)) => simulate_deploys(&simulate, &cli.options),
         Some(Command::Sweep(sweep)) => sweep_cells(&sweep, &cli.options).await,
         Some(Command::Recommend(recommend)) => recommend_drain(&recommend, &cli.options),
+        Some(Command::Scenarios(scenarios)) => {
+            let said = scenarios.run(&cli.options.set, cli.options.seed)?;
+            say(&said.text);
+            Ok(if said.held { ExitCode::SUCCESS } else { BROKEN.into() })
+        }
         Some(Command::Deploy(deploy)) => own_service(&deploy, &cli.options, &cli.options.stage()?).await,
         None => four_questions(&cli.only, &cli.options, &cli.options.stage()?).await,
     }

@@ -44,7 +44,7 @@ pub struct Forecast {
 }
 
 /// How long it takes until nobody who honours TTLs remembers what was before the end of a film.
-fn afterwards(film: &Film, rules: &Rules) -> Duration {
+pub(super) fn afterwards(film: &Film, rules: &Rules) -> Duration {
     let kept = if film.named().0 == 0 { rules.ttl.max(rules.negative_ttl) } else { rules.ttl };
     kept + rules.deregister_lag + Duration::from_secs(5)
 }
