@@ -4,6 +4,8 @@
 
 mod format;
 mod library;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 

@@ -14,6 +14,25 @@ macro_rules! library {
 
 library! {
     "scale-in"
+    "availability-zone-loss"
+    "spot-interruption"
+    "rollback-in-mid-deploy"
+    "back-to-back-deploys"
+    "address-reuse"
+    "slow-start-without-health-check"
+    "circuit-breaker"
+    "deregister-before-sigterm"
+    "resolver-serves-stale"
+    "unhealthy-task"
+    "stop-timeout-race"
+    "process-one"
+    "percent-matrix"
+    "faster-health-checks"
+    "cloud-map-unhealthy-at-first"
+    "more-than-eight"
+    "resolver-caches"
+    "caches-of-clients"
+    "silent-addresses"
 }
 
 /// The names of all scenarios that come with this program.

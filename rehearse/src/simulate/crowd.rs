@@ -70,6 +70,7 @@ struct Kept {
     until: Duration,
 }
 
+#[derive(Clone, Debug)]
 struct Client<'a> {
     film: &'a Film,
     habit: Habit,
@@ -233,7 +234,7 @@ impl<'a> Client<'a> {
         let cause = match places.first() {
             None => Cause::NoAddress,
             Some(_) if is_last_silent => Cause::TimedOut,
-            Some(_) if tried_places.any(|place| !self.film.is_over(*place, at)) => Cause::NotYetListening,
+            Some(_) if tried_places.any(|place| !self.film.is_over(*place, now)) => Cause::NotYetListening,
             Some(_) if tried < places.len() => Cause::StaleFirstDead,
             Some(_) => Cause::StaleAllDead,
         };
@@ -242,18 +243,17 @@ impl<'a> Client<'a> {
 
     /// Somebody has taken the connection.
     fn reached(&mut self, kept: Kept, cause: Option<Cause>, waited: Duration) -> Went {
-        // Who breaks off ends the connection; who answers badly keeps it.
-        self.pinned = Some(kept).filter(|_| self.habit.is_pinned && cause != Some(Cause::KilledInFlight));
+        // Who answers badly keeps the connection; and who will break off has not done so yet.
+        self.pinned = Some(kept).filter(|_| self.habit.is_pinned);
         Went { cause, waited }
     }
 
     /// A request on a connection that is kept.
-    fn on_kept(&mut self, place: Place, at: Duration) -> Went {
+    fn on_kept(&self, place: Place, at: Duration) -> Went {
         let cause = match self.film.meet(place, at) {
             Met::Task(_) | Met::Nobody | Met::Silence => None,
             Met::Bad(cause, _) => Some(cause),
         };
-        self.pinned = self.pinned.filter(|_| cause != Some(Cause::KilledInFlight));
         Went { cause, waited: Duration::ZERO }
     }
 }
@@ -309,4 +309,116 @@ pub fn watch(
         seen.clients += u64::from(failing.is_some());
     }
     seen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        rules::Rules,
+        simulate::{
+            Act, Cue, HABITS, Model, When, habit,
+            resolver::{Phases, resolvers},
+        },
+    };
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn cues(acts: &[Act]) -> Vec<Cue> {
+        acts.iter().map(|act| Cue { when: When::At(secs(10)), act: *act }).collect()
+    }
+
+    /// Services in which addresses do everything that they can: refuse, wait, answer badly, and break off.
+    fn films() -> Vec<(Model, Film)> {
+        let rules = Rules { ttl: secs(20), resolver_caches: 2, ..Rules::default() };
+        let plain = Model::new(rules, secs(0));
+        let silent = Model { silent_after: Some(secs(5)), ..plain.clone() };
+        let reused = Model { reused_after: Some(secs(5)), ..plain.clone() };
+        let busy = Model { answers_in: secs(2), finishes: false, ..plain.clone() };
+        let lost = Act::LoseZone { zone: 1, noticed_after: secs(40) };
+        let dumb = Act::SilenceDns { lasts: secs(50), is_stale_served: true };
+        let of = |model: &Model, acts: &[Act]| (model.clone(), Film::of(model, &cues(acts), 3));
+        vec![
+            of(&plain, &[Act::Deploy(2)]),
+            of(&plain, &[Act::Deploy(2), lost]),
+            of(&plain, &[Act::Deploy(2), dumb]),
+            of(&plain, &[Act::Sicken(1)]),
+            of(&silent, &[Act::Deploy(2)]),
+            of(&reused, &[Act::Deploy(2)]),
+            of(&busy, &[Act::Deploy(2)]),
+        ]
+    }
+
+    fn clients<'a>(film: &'a Film, caches: &'a [Resolver]) -> impl Iterator<Item = Client<'a>> {
+        let (share, random) = (0.5, fastrand::Rng::with_seed(5));
+        HABITS.into_iter().map(move |habit| {
+            let (own, pinned, aside) = (None, None, Vec::new());
+            Client { film, habit, caches, own, share, pinned, aside, random: random.clone() }
+        })
+    }
+
+    #[test]
+    fn a_request_that_is_not_asked_one_by_one_would_neither_have_failed_nor_waited() {
+        let (mut calm, mut other) = (0, 0);
+        for (model, film) in films() {
+            let until = film.length + secs(30);
+            let mut random = fastrand::Rng::with_seed(7);
+            let caches = resolvers(&film, &model.rules.terms(), 2, Phases::Random, until, &mut random);
+            for mut client in clients(&film, &caches) {
+                let mut at = secs(0);
+                while at < until {
+                    if at < client.calm_until(at) {
+                        calm += 1;
+                        let mut bold = Client { random: random.fork(), ..client.clone() };
+                        let went = bold.ask(at);
+                        assert_eq!((went.cause, went.waited), (None, secs(0)), "{} at {at:?}", client.habit.name);
+                    } else {
+                        let went = client.ask(at);
+                        other += u32::from(went.cause.is_some() || !went.waited.is_zero());
+                    }
+                    at += Duration::from_millis(170);
+                }
+            }
+        }
+        assert!(calm > 10_000 && other > 1000, "{calm} {other}");
+    }
+
+    #[test]
+    fn an_address_that_is_silent_costs_a_share_of_the_time_to_connect_and_once_what_front_waits() {
+        let model = Model::new(Rules { ttl: secs(60), ..Rules::default() }, secs(0));
+        let film = Film::of(&model, &cues(&[Act::LoseZone { zone: 0, noticed_after: secs(60) }]), 1);
+        let mut random = fastrand::Rng::with_seed(7);
+        let caches = resolvers(&film, &model.rules.terms(), 1, Phases::Random, secs(100), &mut random);
+        let mut waits = |name| {
+            let mut client = clients(&film, &caches).find(|client| client.habit.name == name).unwrap();
+            client.random = random.fork();
+            let went: Vec<_> = (0..40).map(|number| client.ask(secs(11) + secs(1) * number / 20)).collect();
+            let mut waited: Vec<_> = went.iter().map(|went| went.waited.as_millis()).collect();
+            waited.sort_unstable();
+            waited.dedup();
+            (waited, went.iter().filter(|went| went.cause.is_some()).count())
+        };
+        assert_eq!(waits("try-next"), (vec![0, 7500, 15_000], 0), "30 s over four, and what is left over three");
+        let (waited, failed) = waits("first-only");
+        assert_eq!(waited, [0, 30_000]);
+        assert!((8..32).contains(&failed), "{failed}");
+        let (waited, failed) = waits("front");
+        assert!(waited.iter().all(|waited| [0, 500, 1000].contains(waited)), "{waited:?}");
+        assert_eq!(failed, 0);
+    }
+
+    #[test]
+    fn who_gives_up_before_it_has_found_a_task_has_failed() {
+        let model = Model::new(Rules::default(), secs(0));
+        let film = Film::of(&model, &cues(&[Act::LoseZone { zone: 0, noticed_after: secs(60) }]), 1);
+        let mut random = fastrand::Rng::with_seed(7);
+        let caches = resolvers(&film, &model.rules.terms(), 1, Phases::Random, secs(100), &mut random);
+        let hasty = Habit { gives_up: secs(8), ..habit("try-next").unwrap() };
+        let crowd = Crowd { clients: 1, resolvers: 1, rate: 10.0 };
+        let seen = watch(&film, hasty, &crowd, &caches, secs(60), &mut random);
+        assert!(seen.failed[&Cause::TimedOut] > 50, "{seen:?}");
+        assert_eq!(seen.slowest, Duration::from_millis(7500));
+    }
 }
