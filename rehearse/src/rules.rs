@@ -28,6 +28,7 @@ impl fmt::Display for Replacement {
 /// All of them.
 #[derive(Clone, Debug, PartialEq)]
 #[expect(missing_docs, reason = "each one is described in RULES")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a rule of its own, and any of them goes with any other")]
 pub struct Rules {
     pub desired: u32,
     pub minimum_healthy_percent: u32,

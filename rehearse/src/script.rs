@@ -295,10 +295,10 @@ impl Case {
         let played = play(&self.model, &self.cues, &self.habits, &self.crowd, plays, seed);
         let finding = |expectation: &Expectation| {
             let Expectation { client, figure, bounds } = expectation;
-            let seen = match client {
+            let value = match client {
                 Some(client) => {
-                    let seen = played.clients.iter().find(|seen| seen.client == *client);
-                    seen.and_then(|seen| figure.of_client(seen))
+                    let forecast = played.clients.iter().find(|forecast| forecast.client == *client);
+                    forecast.and_then(|forecast| figure.of_client(forecast))
                 }
                 None => figure.of_service(&played.service),
             };
@@ -306,8 +306,8 @@ impl Case {
                 client: client.clone(),
                 figure: figure.name(),
                 expected: *bounds,
-                seen,
-                held: seen.is_some_and(|seen| bounds.least <= seen.least && seen.most <= bounds.most),
+                seen: value,
+                held: value.is_some_and(|value| bounds.least <= value.least && value.most <= bounds.most),
                 unit: figure.unit(),
             }
         };
@@ -358,7 +358,7 @@ impl fmt::Display for ScriptResult {
         let has_cases = self.cases.len() > 1;
         for row in [&heads].into_iter().chain(&rows) {
             let cells = row.iter().zip(&widths).skip(usize::from(!has_cases));
-            let line: String = cells.map(|(cell, width)| format!("  {cell:<width$}")).collect();
+            let line = cells.fold(String::new(), |line, (cell, width)| line + &format!("  {cell:<width$}"));
             writeln!(f, "{}", line.trim_end())?;
         }
         Ok(())

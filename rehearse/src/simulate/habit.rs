@@ -61,6 +61,11 @@ const GO: Connects = Connects::Shared(Duration::from_secs(30));
 /// A client without a limit of its own waits for the kernel, which sends SYN seven times. Source: `tcp_syn_retries` in
 /// <https://docs.kernel.org/networking/ip-sysctl.html>.
 const LINUX: Connects = Connects::Each(Duration::from_secs(127));
+/// Envoy's `connect_timeout` of a cluster and `timeout` of a route, where they are not set.
+/// Source: <https://www.envoyproxy.io/docs/envoy/latest/faq/configuration/timeouts>.
+const ENVOY: (Connects, Duration) = (Connects::Each(Duration::from_secs(5)), Duration::from_secs(15));
+/// Source: `proxy_connect_timeout` in <https://nginx.org/en/docs/http/ngx_http_proxy_module.html>.
+const NGINX: Connects = Connects::Each(Duration::from_mins(1));
 
 const NO_WAIT: Duration = Duration::ZERO;
 
@@ -138,8 +143,8 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Fixed(Duration::from_secs(5)),
         is_pinned: false,
         waits: NO_WAIT,
-        connects: Connects::Each(Duration::from_secs(5)),
-        gives_up: Duration::from_secs(15),
+        connects: ENVOY.0,
+        gives_up: ENVOY.1,
         sets_aside: NO_WAIT,
         keeps_last: false,
         stands_for: "Envoy's STRICT_DNS, every 5 s, without retries",
@@ -151,7 +156,7 @@ pub const HABITS: [Habit; 8] = [
         own: OwnCache::Forever,
         is_pinned: false,
         waits: NO_WAIT,
-        connects: Connects::Each(Duration::from_secs(60)),
+        connects: NGINX,
         gives_up: Duration::MAX,
         sets_aside: NO_WAIT,
         keeps_last: false,

@@ -38,6 +38,7 @@ impl Range {
 }
 
 /// What became of a service in one play.
+#[expect(clippy::struct_excessive_bools, reason = "each is counted by itself")]
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Fate {
     completes: bool,
@@ -138,9 +139,9 @@ pub fn play(model: &Model, cues: &[Cue], habits: &[Habit], crowd: &Crowd, plays:
         let until = film.length + afterwards(&film, &model.rules);
         let count = crowd.resolvers.max(1) * each;
         let caches = resolvers(&film, &model.rules.terms(), count, Phases::Random, until, &mut random);
-        let seen = habits.iter().map(|habit| watch(&film, *habit, crowd, &caches, until, &mut random)).collect();
+        let each = habits.iter().map(|habit| watch(&film, *habit, crowd, &caches, until, &mut random)).collect();
         let most = caches.iter().map(super::resolver::Resolver::most).max().unwrap_or(0);
-        (seen, Fate::of(&film, most))
+        (each, Fate::of(&film, most))
     };
     let mut by_habit = vec![Vec::with_capacity(plays); habits.len()];
     let mut fates = Vec::with_capacity(plays);
