@@ -684,4 +684,109 @@ mod tests {
         assert_eq!(film.served_until(new, film.length), Some(Duration::MAX));
         assert!(!film.is_over(new, film.length));
     }
+
+    fn of(model: &Model, acts: &[(u64, Act)]) -> Film {
+        let cues: Vec<_> = acts.iter().map(|(at, act)| Cue { when: When::At(secs(*at)), act: *act }).collect();
+        Film::of(model, &cues, 1)
+    }
+
+    fn exits(film: &Film, how: &str) -> Vec<(Duration, TaskId)> {
+        let is_so = |it: &str| it == how;
+        let exited = film.events.iter().filter_map(|event| {
+            if let What::Exited { task, how } = &event.what { is_so(how).then_some((event.at, *task)) } else { None }
+        });
+        exited.collect()
+    }
+
+    fn plain() -> Model {
+        Model::new(Rules { stop_timeout: secs(30), ..Rules::default() }, secs(0))
+    }
+
+    #[test]
+    fn what_is_asked_for_is_done_when_it_is_asked_for_and_the_film_ends_when_all_is_well() {
+        let film = of(&plain(), &[(10, Act::Scale(2)), (50, Act::Scale(3))]);
+        assert_eq!((film.named(), film.serving()), ((2, 4), (2, 3)));
+        assert_eq!(exits(&film, "exit code 0").iter().map(|(at, _)| at.as_secs()).collect::<Vec<_>>(), [10, 10]);
+        assert!(secs(100) < film.length && film.length < secs(140), "{:?}", film.length);
+        let cue = |when, act| Cue { when, act };
+        let cues = [cue(When::At(secs(10)), Act::Deploy(2)), cue(When::Deployed(secs(7)), Act::Deploy(3))];
+        let film = Film::of(&plain(), &cues, 1);
+        let at = |what: &What| film.events.iter().find(|event| event.what == *what).unwrap().at;
+        let (first, second) = (What::DeploymentCompleted { revision: 2 }, What::DeploymentStarted { revision: 3 });
+        assert_eq!(at(&second), at(&first) + secs(7));
+        assert!(film.events.iter().any(|event| event.what == What::DeploymentCompleted { revision: 3 }));
+    }
+
+    #[test]
+    fn a_lost_zone_is_silent_and_noticed_later() {
+        let film = of(&plain(), &[(10, Act::LoseZone { zone: 1, noticed_after: secs(60) })]);
+        let lost = film.place(Ipv4Addr::new(10, 0, 1, 1)).unwrap();
+        let left = film.place(Ipv4Addr::new(10, 0, 1, 2)).unwrap();
+        assert_eq!(film.meet(lost, secs(9)), Met::Task(secs(10)));
+        assert_eq!((film.meet(lost, secs(10)), film.meet(left, secs(10))), (Met::Silence, Met::Task(Duration::MAX)));
+        assert!(film.hangs_at(lost, secs(10)) && !film.hangs_at(left, secs(10)));
+        assert_eq!((film.harmless_until(lost, secs(3)), film.harmless_until(lost, secs(12))), (secs(10), secs(12)));
+        assert_eq!(film.harmless_until(left, secs(3)), Duration::MAX);
+        let lost = exits(&film, "lost with its availability zone");
+        assert_eq!(lost, [(secs(70), TaskId(1)), (secs(70), TaskId(3))]);
+    }
+
+    #[test]
+    fn a_task_that_crashes_or_never_listens_ends_a_deployment() {
+        let how = |conduct| {
+            let mut model = plain();
+            model.conduct.insert(2, conduct);
+            of(&model, &[(10, Act::Deploy(2))])
+        };
+        let has_failed = |film: &Film| film.events.iter().any(|it| matches!(it.what, What::DeploymentFailed { .. }));
+        let film = how(Conduct { crashes_after: Some(secs(5)), ..Conduct::default() });
+        assert!(exits(&film, "exit code 1").len() >= 3 && has_failed(&film));
+        let film = how(Conduct { never_listens: true, ..Conduct::default() });
+        assert!(exits(&film, "exit code 1").is_empty() && has_failed(&film));
+        assert_eq!(film.serving(), (2, 4));
+        let film = how(Conduct { sickens_after: Some(secs(1)), ..Conduct::default() });
+        assert!(has_failed(&film), "its health check fails");
+        assert!(!has_failed(&how(Conduct::default())));
+    }
+
+    #[test]
+    fn what_is_in_flight_is_finished_or_cut() {
+        let met = |model: Model, before: u64| {
+            let film = of(&model, &[(10, Act::Stop(1))]);
+            let place = film.place(Ipv4Addr::new(10, 0, 1, 1)).unwrap();
+            let ended = film.events.iter().find(|event| matches!(event.what, What::Exited { .. })).unwrap().at;
+            (film.meet(place, secs(40 - before)), ended)
+        };
+        let slow = Model { answers_in: secs(2), drain: secs(30), ..plain() };
+        let cut = Met::Bad(Cause::KilledInFlight, secs(40));
+        assert_eq!(met(slow.clone(), 1), (cut, secs(40)), "the stop timeout is over as it finishes");
+        assert_eq!(met(slow.clone(), 3), (Met::Task(secs(40)), secs(40)));
+        let rules = Rules { stop_timeout: secs(45), ..Rules::default() };
+        let patient = Model { rules, ..slow };
+        assert_eq!(met(patient.clone(), 1), (Met::Task(secs(40)), secs(42)));
+        assert_eq!(met(Model { finishes: false, ..patient }, 1), (cut, secs(40)));
+    }
+
+    #[test]
+    fn an_address_refuses_then_is_silent_and_may_be_anothers_later() {
+        let model = Model { silent_after: Some(secs(10)), reused_after: Some(secs(20)), ..plain() };
+        let film = of(&model, &[(10, Act::Stop(1))]);
+        let place = film.place(Ipv4Addr::new(10, 0, 1, 1)).unwrap();
+        let other = Met::Bad(Cause::WrongService, Duration::MAX);
+        assert_eq!(
+            [10, 19, 20, 29, 30].map(|at| film.meet(place, secs(at))),
+            [Met::Nobody, Met::Nobody, Met::Silence, Met::Silence, other]
+        );
+        assert!(film.is_over(place, secs(30)));
+    }
+
+    #[test]
+    fn sick_tasks_are_replaced_and_meanwhile_are_met_as_such() {
+        let film = of(&plain(), &[(10, Act::Sicken(1))]);
+        let place = film.place(Ipv4Addr::new(10, 0, 1, 1)).unwrap();
+        assert!(matches!(film.meet(place, secs(10)), Met::Bad(Cause::AppError, _)));
+        let ended = exits(&film, "exit code 0");
+        assert_eq!((ended.len(), ended[0].1), (1, TaskId(1)), "the sick one, and no other");
+        assert_eq!(film.serving().0, 3);
+    }
 }
