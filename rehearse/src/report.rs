@@ -5,6 +5,7 @@ pub mod json;
 mod markup;
 mod plot;
 pub mod summary;
+pub mod sweep;
 pub mod text;
 pub mod words;
 
@@ -52,12 +53,17 @@ impl Serialize for Schema {
 
 impl<'de> Deserialize<'de> for Schema {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        if name == Self::NAME {
-            return Ok(Self);
-        }
-        Err(D::Error::custom(format_args!("this is a report of schema {name:?}; only {:?} can be read", Self::NAME)))
+        expect_schema(deserializer, "a report", Self::NAME).map(|()| Self)
     }
+}
+
+/// Passes over the name of the one schema that can be read.
+fn expect_schema<'de, D: Deserializer<'de>>(deserializer: D, what: &str, wanted: &str) -> Result<(), D::Error> {
+    let name = String::deserialize(deserializer)?;
+    if name == wanted {
+        return Ok(());
+    }
+    Err(D::Error::custom(format_args!("this is {what} of schema {name:?}; only {wanted:?} can be read")))
 }
 
 /// The machine of a rehearsal: figures of two of them cannot be compared.

@@ -26,6 +26,21 @@ pub fn page(report: &Report) -> String {
         (held, all) if held == all => "What was expected held".to_owned(),
         (held, all) => format!("{} of {all} expectations did not hold", all - held),
     };
+    let body = element("body")
+        .child(patterns())
+        .child(
+            element("main")
+                .child(introduction(report, &headline))
+                .children((!report.answers.is_empty()).then(|| answers(&report.answers)))
+                .children((report.runs.len() > 1).then(|| overview(&report.runs)))
+                .children(report.runs.iter().enumerate().map(|(place, judged)| run(place, judged))),
+        )
+        .child(footer(report));
+    document(&headline, &[], body)
+}
+
+/// A page of that title, with the style sheet of all pages and further ones.
+pub(super) fn document(title: &str, sheets: &[&'static str], body: Element) -> String {
     let header = element("head")
         .child(element("meta").with("charset", "utf-8"))
         .child(element("meta").with("name", "viewport").with("content", "width=device-width, initial-scale=1"))
@@ -37,18 +52,9 @@ pub fn page(report: &Report) -> String {
                 .with("content", "default-src 'none'; style-src 'unsafe-inline'; img-src data:"),
         )
         .child(element("link").with("rel", "icon").with("href", "data:,"))
-        .child(element("title").text(format_args!("rehearse: {headline}")))
-        .child(style(include_str!("html/style.css")));
-    let body = element("body")
-        .child(patterns())
-        .child(
-            element("main")
-                .child(introduction(report, &headline))
-                .children((!report.answers.is_empty()).then(|| answers(&report.answers)))
-                .children((report.runs.len() > 1).then(|| overview(&report.runs)))
-                .children(report.runs.iter().enumerate().map(|(place, judged)| run(place, judged))),
-        )
-        .child(footer(report));
+        .child(element("title").text(format_args!("rehearse: {title}")))
+        .child(style(include_str!("html/style.css")))
+        .children(sheets.iter().map(|sheet| style(sheet)));
     format!("<!DOCTYPE html>\n{}\n", element("html").with("lang", "en").child(header).child(body))
 }
 
@@ -100,16 +106,16 @@ fn answers(answers: &[Answer]) -> Element {
 }
 
 /// A table that scrolls by itself where it is wider than the page.
-fn scrolled(label: &str, table: Element) -> Element {
+pub(super) fn scrolled(label: &str, table: Element) -> Element {
     scroller("scroll", label).child(table)
 }
 
 /// What scrolls must be reachable by keyboard, and then has to have a name.
-fn scroller(class: &str, label: &str) -> Element {
+pub(super) fn scroller(class: &str, label: &str) -> Element {
     element("div").with("class", class).with("tabindex", 0).with("role", "group").with("aria-label", label)
 }
 
-fn heads(names: &[&str]) -> Element {
+pub(super) fn heads(names: &[&str]) -> Element {
     element("thead")
         .child(element("tr").children(names.iter().map(|name| element("th").with("scope", "col").text(name))))
 }
@@ -212,7 +218,7 @@ fn figure(caption: &str) -> Element {
     element("figure").child(element("figcaption").child(element("h3").text(caption)))
 }
 
-fn details(summary: &str, content: Element) -> Element {
+pub(super) fn details(summary: &str, content: Element) -> Element {
     element("details").child(element("summary").text(summary)).child(content)
 }
 

@@ -12,7 +12,7 @@ use self::axis::{Axis, BOTTOM, LEFT, RIGHT, WIDTH};
 use super::markup::{Element, element};
 
 /// A drawing of that size, with what it shows in words for those who cannot see it.
-fn drawing(width: f64, height: f64, title: &str, description: &str) -> Element {
+pub(super) fn drawing(width: f64, height: f64, title: &str, description: &str) -> Element {
     element("svg")
         .with("viewBox", format_args!("0 0 {width:.0} {height:.0}"))
         .with("role", "img")
@@ -20,22 +20,22 @@ fn drawing(width: f64, height: f64, title: &str, description: &str) -> Element {
 }
 
 /// A rectangle.
-fn rect(x: f64, y: f64, width: f64, height: f64) -> Element {
+pub(super) fn rect(x: f64, y: f64, width: f64, height: f64) -> Element {
     element("rect").at("x", x).at("y", y).at("width", width).at("height", height)
 }
 
 /// A line.
-fn line(x1: f64, y1: f64, x2: f64, y2: f64) -> Element {
+pub(super) fn line(x1: f64, y1: f64, x2: f64, y2: f64) -> Element {
     element("line").at("x1", x1).at("y1", y1).at("x2", x2).at("y2", y2)
 }
 
 /// Text that begins there.
-fn text(x: f64, y: f64, text: impl std::fmt::Display) -> Element {
+pub(super) fn text(x: f64, y: f64, text: impl std::fmt::Display) -> Element {
     element("text").at("x", x).at("y", y).text(text)
 }
 
 /// What a pointer that rests there is shown.
-fn hint(text: impl std::fmt::Display) -> Element {
+pub(super) fn hint(text: impl std::fmt::Display) -> Element {
     element("title").text(text)
 }
 
