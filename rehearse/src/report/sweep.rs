@@ -422,7 +422,7 @@ fn numbers(client: &Client) -> Element {
         element("tbody").child(element("tr").child(title)).children(rows)
     });
     let groups: Vec<Element> = groups.collect();
-    element("table").with("class", "grouped").child(heads(&NAMES)).children(groups)
+    element("table").with("class", "grouped numbers").child(heads(&NAMES)).children(groups)
 }
 
 fn row(column: &Column, cell: &Cell) -> Element {

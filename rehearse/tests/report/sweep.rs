@@ -120,6 +120,7 @@ fn each_cell_has_its_figure_and_all_that_is_known_of_it() {
         let label = map.attribute("aria-label").unwrap();
         assert!(label.starts_with(&format!("{}: minimum healthy {}%", panel.client, panel.minimum_healthy_percent)));
         let patches: Vec<Node> = map.descendants().filter(|it| it.has_tag_name("rect") && it.has_children()).collect();
+        let names: Vec<Node> = of_class(*map, "names").next().unwrap().children().collect();
         let figures: Vec<Node> = of_class(*map, "figures").next().unwrap().children().collect();
         assert_eq!(patches.len(), 15);
         let cells = panel.columns.iter().flat_map(|column| column.cells.iter().map(move |cell| (column, cell)));
@@ -131,6 +132,22 @@ fn each_cell_has_its_figure_and_all_that_is_known_of_it() {
                     && (top..top + 36.0).contains(&number(**it, "y"))
             };
             let written: Vec<String> = figures.iter().filter(is_within).map(|it| text_of(*it)).collect();
+            // The drain stands left of the row, the TTL below the column, and the law's own figure above it.
+            let drain = format!("{} s", cell.drain.as_secs());
+            let is_beside = |it: &Node| {
+                number(*it, "x") < 44.0 && (top..top + 36.0).contains(&number(*it, "y")) && text_of(*it) == drain
+            };
+            assert!(names.iter().any(is_beside), "{drain}");
+            let in_column: Vec<String> = names
+                .iter()
+                .filter(|it| (left..left + 42.0).contains(&number(**it, "x")))
+                .map(|it| text_of(*it))
+                .filter(|it| !it.contains("TTL"))
+                .collect();
+            let law = column
+                .law
+                .map_or("none".to_owned(), |law| format!("{}{} s", if law > 90.0 { "↑" } else { "" }, law.ceil()));
+            assert_eq!(in_column, [law, format!("{} s", column.ttl.as_secs())]);
             let hint = text_of(patch);
             let it = &cell.simulated;
             assert!(
