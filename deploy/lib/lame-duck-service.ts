@@ -87,7 +87,7 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
     };
     const optional = (name: string, duration?: Duration) => (duration ? { [name]: seconds(name, duration) } : {});
 
-    const { budget, violations } = divide({
+    const { budget, violations: overspent } = divide({
       ttl: seconds("ttl", ttl),
       dnsMargin: seconds("dnsMargin", props.dnsMargin ?? Duration.seconds(5)),
       inFlight: seconds("inFlight", props.inFlight ?? Duration.seconds(20)),
@@ -95,28 +95,33 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
       ...optional("drain", props.drain),
       ...(props.stopTimeout === "ecs-default" ? { stopTimeout: ECS_DEFAULT } : optional("stopTimeout", props.stopTimeout)),
     });
+    const violations = overspent.map((text): [rule: string, text: string] => ["stop-budget", text]);
+    const violate = (rule: string, text: string) => violations.push([rule, text]);
     if (ttl.toSeconds({ integral: false }) === 0) {
-      violations.push("A TTL of 0s has every call ask DNS: give at least 1s.");
+      violate("ttl", "A TTL of 0s has every call ask DNS: give at least 1s.");
     }
     if (!Token.isUnresolved(namespace.namespaceName) && /(^|\.)local$/i.test(namespace.namespaceName)) {
-      violations.push(
+      violate(
+        "namespace",
         `The namespace ${namespace.namespaceName} ends in .local, which is multicast DNS (RFC 6762): some resolvers do not ` +
           "the VPC's DNS for it. Give another name, such as example.internal.",
       );
     }
     if (minHealthyPercent < 100) {
-      violations.push(
+      violate(
+        "minimum-healthy",
         `A minimum healthy percent of ${minHealthyPercent} has a deployment take ${100 - minHealthyPercent} % of the tasks out ` +
           "of DNS before their successors are there, and answers from that time name only tasks that end next. Give 100.",
       );
     }
     if (maxHealthyPercent <= minHealthyPercent) {
-      violations.push(
+      violate(
+        "maximum",
         `A maximum percent of ${maxHealthyPercent} and a minimum healthy percent of ${minHealthyPercent} leave no room to ` +
           `start a task before one stops: a deployment would hang. Give a maximum of more than ${minHealthyPercent}.`,
       );
     }
-    for (const violation of violations) refuse(this, violation, unsafe);
+    for (const [rule, violation] of violations) refuse(this, rule, violation, unsafe);
     this.budget = budget;
     this.dnsName = `${props.name}.${namespace.namespaceName}`;
 
@@ -151,6 +156,10 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
       enableECSManagedTags: true,
       propagateTags: ecs.PropagatedTagSource.SERVICE,
     });
+    // A task that starts before its roles have their policies, or its subnet a way out, fails; a few of them, and the circuit
+    // breaker ends the very first deployment. Nothing of the CDK's own orders these.
+    const { internetConnectivityEstablished } = props.cluster.vpc.selectSubnets(props.subnets);
+    this.service.node.addDependency(this.task.permissions, internetConnectivityEstablished);
     this.connections = this.service.connections;
   }
 }

@@ -86,7 +86,7 @@ export function divide(times: StopTimes): { budget: StopBudget; violations: stri
     violations.push(
       `A drain of ${drain}s is shorter than caches may name the task, TTL ${ttl}s + DNS margin ${dnsMargin}s = ${named}s: ` +
         `callers with an old answer are refused for up to ${named - drain}s. ` +
-        advice(`raise the drain to ${named}s`, drain >= dnsMargin ? `lower the TTL to ${drain - dnsMargin}s` : undefined),
+        advice(`raise the drain to ${named}s`, drain > dnsMargin ? `lower the TTL to ${drain - dnsMargin}s` : undefined),
     );
   }
   if (needed > limit) {

@@ -4,7 +4,7 @@ import { Annotations, Aws, Duration, RemovalPolicy } from "aws-cdk-lib";
 import * as ecs from "aws-cdk-lib/aws-ecs";
 import * as iam from "aws-cdk-lib/aws-iam";
 import * as logs from "aws-cdk-lib/aws-logs";
-import { Construct } from "constructs";
+import { Construct, type IDependable } from "constructs";
 import type { StopBudget } from "./stop-budget";
 
 /** nobody's own number in the images of this repository, and in those of distroless. */
@@ -60,6 +60,8 @@ export class LameDuckTask extends Construct {
   readonly container: ecs.ContainerDefinition;
   /** Where it logs. */
   readonly logGroup: logs.LogGroup;
+  /** What has to be there before the first task can start: the definition names the role, but nobody its policy. */
+  readonly permissions: IDependable;
 
   /** @throws Error if the environment says what the stop budget says, or the user is root. */
   constructor(scope: Construct, id: string, props: LameDuckTaskProps) {
@@ -80,6 +82,8 @@ export class LameDuckTask extends Construct {
       retention: props.logRetention ?? logs.RetentionDays.ONE_MONTH,
       removalPolicy: RemovalPolicy.DESTROY,
     });
+    const executionRole = role(this, "ExecutionRole", "What ECS may do to start the task: pull from ECR, if need be, and write logs");
+    this.permissions = executionRole;
     this.definition = new ecs.FargateTaskDefinition(this, "Definition", {
       cpu: props.cpu ?? 256,
       memoryLimitMiB: props.memoryLimitMiB ?? 512,
@@ -89,7 +93,7 @@ export class LameDuckTask extends Construct {
       },
       // Without a policy: neither init nor what it runs here calls AWS. Others add theirs to `definition.taskRole`.
       taskRole: role(this, "TaskRole", "What the application may do"),
-      executionRole: role(this, "ExecutionRole", "What ECS may do to start the task: pull from ECR, if need be, and write logs"),
+      executionRole,
     });
     const url = `http://127.0.0.1:${port}${props.healthPath ?? "/health"}`;
     this.container = this.definition.addContainer("app", {
@@ -142,8 +146,11 @@ function role(scope: Construct, id: string, description: string): iam.Role {
   });
 }
 
-/** What is wrong, as an error; or as a warning, where somebody said why they want it all the same. */
-export function refuse(scope: Construct, violation: string, unsafe: string | undefined): void {
+/**
+ * What is wrong, as an error; or as a warning, where somebody said why they want it all the same. `rule` is the name by which
+ * the warning can be acknowledged.
+ */
+export function refuse(scope: Construct, rule: string, violation: string, unsafe: string | undefined): void {
   if (unsafe === undefined) throw new Error(`${scope.node.path}: ${violation}`);
-  Annotations.of(scope).addWarningV2(`lameduck:${violation.slice(0, 40)}`, `${violation} (Allowed: ${unsafe})`);
+  Annotations.of(scope).addWarningV2(`lameduck:${rule}`, `${violation} (Allowed: ${unsafe})`);
 }

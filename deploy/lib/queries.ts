@@ -1,0 +1,31 @@
+/** The Logs Insights queries of `queries/*.query`: the text of a file is the query, and its first comment says what it tells. */
+
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+
+/** One query. */
+export interface Query {
+  /** The file's name without its ending. */
+  readonly name: string;
+  /** All of the file. */
+  readonly text: string;
+  /** The file without comments and empty lines. */
+  readonly commands: string;
+  /** The first line of comment. */
+  readonly title: string;
+}
+
+/** The queries in `folder`, by name. None if there is no such folder. */
+export function queries(folder = join(__dirname, "..", "queries")): Query[] {
+  if (!existsSync(folder)) return [];
+  const files = readdirSync(folder).filter((file) => file.endsWith(".query"));
+  return files.sort().map((file) => {
+    const text = readFileSync(join(folder, file), "utf8");
+    const lines = text.split("\n").map((line) => line.trimEnd());
+    const name = basename(file, ".query");
+    const comment = lines.find((line) => line.startsWith("#"))?.replace(/^#+\s*/, "").replace(/\.$/, "");
+    const commands = lines.filter((line) => line !== "" && !line.startsWith("#")).join("\n");
+    if (commands === "") throw new Error(`${join(folder, file)} has no command: write a query, or delete the file.`);
+    return { name, text, commands, title: comment ?? name };
+  });
+}
