@@ -41,7 +41,7 @@ export interface LameDuckServiceProps extends Omit<LameDuckTaskProps, "budget" |
   readonly circuitBreaker?: boolean;
   /** Any of these in ALARM ends a deployment and takes it back. @default none */
   readonly deploymentAlarms?: cloudwatch.IAlarm[];
-  /** Whether ECS moves tasks between zones outside deployments. The lame duck covers these stops, too. @default true */
+  /** Whether ECS moves tasks between zones outside deployments. The lame duck covers these stops, too. @default where the maximum allows it */
   readonly rebalancesZones?: boolean;
   /** @default one that lets nobody in: `service.connections.allowFrom(caller, ec2.Port.tcp(port))` */
   readonly securityGroup?: ec2.ISecurityGroup;
@@ -139,7 +139,7 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
       ...((props.circuitBreaker ?? true) ? { circuitBreaker: { enable: true, rollback: true } } : {}),
       ...deploymentAlarms(props.deploymentAlarms),
       availabilityZoneRebalancing:
-        (props.rebalancesZones ?? true)
+        (props.rebalancesZones ?? maxHealthyPercent > 100)
           ? ecs.AvailabilityZoneRebalancing.ENABLED
           : ecs.AvailabilityZoneRebalancing.DISABLED,
       securityGroups: [securityGroup],
