@@ -1,4 +1,7 @@
-/** The Logs Insights queries of `queries/*.query`: the text of a file is the query, and its first comment says what it tells. */
+/**
+ * The Logs Insights queries of `queries/*.query`. The text of a file is the query, comments included: the first says what it
+ * tells, and `# Log group: front's.` whose log it reads.
+ */
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
@@ -13,9 +16,15 @@ export interface Query {
   readonly commands: string;
   /** The first line of comment. */
   readonly title: string;
+  /** Whose log it reads. */
+  readonly log: "front" | "back";
 }
 
-/** The queries in `folder`, by name. None if there is no such folder. */
+/**
+ * The queries in `folder`, by name. None if there is no such folder.
+ *
+ * @throws Error for a file without a command, or that does not say whose log it reads.
+ */
 export function queries(folder = join(__dirname, "..", "queries")): Query[] {
   if (!existsSync(folder)) return [];
   const files = readdirSync(folder).filter((file) => file.endsWith(".query"));
@@ -26,6 +35,8 @@ export function queries(folder = join(__dirname, "..", "queries")): Query[] {
     const comment = lines.find((line) => line.startsWith("#"))?.replace(/^#+\s*/, "").replace(/\.$/, "");
     const commands = lines.filter((line) => line !== "" && !line.startsWith("#")).join("\n");
     if (commands === "") throw new Error(`${join(folder, file)} has no command: write a query, or delete the file.`);
-    return { name, text, commands, title: comment ?? name };
+    const log = /^# Log group: (front|back)'s\b/m.exec(text)?.[1] as Query["log"] | undefined;
+    if (log === undefined) throw new Error(`${join(folder, file)} has no line "# Log group: front's." or "# Log group: back's.".`);
+    return { name, text, commands, title: comment ?? name, log };
   });
 }

@@ -1,4 +1,7 @@
 import assert from "node:assert/strict";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, test } from "node:test";
 import { template } from "../lib/generated";
 import { queries } from "../lib/queries";
@@ -21,7 +24,23 @@ for (const { name, holds, undo } of CHOICES) {
   });
 }
 
-test("without queries to save, the folder is empty", () => assert.deepEqual(queries("/nowhere"), []));
+test("queries: none without a folder, and none that says nothing, or not of whose log", () => {
+  assert.deepEqual(queries("/nowhere"), []);
+  const folder = mkdtempSync(join(tmpdir(), "queries-"));
+  try {
+    const write = (text: string) => writeFileSync(join(folder, "a.query"), text);
+    write("# What it tells.\n# Log group: back's.\nstats count()\n| limit 1\n");
+    assert.deepEqual(queries(folder).map(({ name, commands, title, log }) => [name, commands, title, log]), [
+      ["a", "stats count()\n| limit 1", "What it tells", "back"],
+    ]);
+    write("# Log group: back's.\n\n");
+    assert.throws(() => queries(folder), /a\.query has no command/);
+    write("stats count()\n");
+    assert.throws(() => queries(folder), /a\.query has no line "# Log group: front's\."/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
 
 test("another TTL moves the drain and the stop timeout with it", () => {
   const longer = template({ ttl: "60" });
