@@ -190,6 +190,7 @@ export class LameduckStack extends Stack {
       ClusterName: [cluster.clusterName, "The cluster of both services"],
       BackServiceName: [back.service.serviceName, "The service whose deployments are watched"],
       BackDnsName: [back.dnsName, "The name by which front finds back"],
+      HostedZoneId: [namespace.namespaceHostedZoneId, "Where Cloud Map writes back's records"],
       FrontLogGroup: [frontTask.logGroup.logGroupName, "One line for each request, with task_id, status and cause"],
       BackLogGroup: [back.task.logGroup.logGroupName, "Requests, and what init does when a task is stopped"],
     };
