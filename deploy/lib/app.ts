@@ -8,6 +8,8 @@ import { LameduckStack } from "./stack";
 export function lameduck(context?: Record<string, string>): { app: App; stack: LameduckStack } {
   const app = new App({
     analyticsReporting: false,
+    // On its own accord the app would write what there is of the stack even where the stack was refused.
+    autoSynth: false,
     ...(context ? { context } : {}),
   });
   const chosen = settings(app.node.getAllContext());

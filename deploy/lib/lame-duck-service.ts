@@ -45,7 +45,7 @@ export interface LameDuckServiceProps extends Omit<LameDuckTaskProps, "budget" |
   readonly rebalancesZones?: boolean;
   /** @default one that lets nobody in: `service.connections.allowFrom(caller, ec2.Port.tcp(port))` */
   readonly securityGroup?: ec2.ISecurityGroup;
-  /** @default the VPC's private subnets */
+  /** @default the VPC's private subnets, or its public ones with `assignPublicIp` */
   readonly subnets?: ec2.SubnetSelection;
   /** Whether tasks get public addresses: what a public subnet without NAT needs to pull images. @default false */
   readonly assignPublicIp?: boolean;
@@ -129,6 +129,8 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
     const securityGroup =
       props.securityGroup ??
       new ec2.SecurityGroup(this, "SecurityGroup", { vpc: props.cluster.vpc, description: `Tasks of ${props.name}` });
+    const { assignPublicIp = false } = props;
+    const vpcSubnets = props.subnets ?? (assignPublicIp ? { subnetType: ec2.SubnetType.PUBLIC } : {});
     this.service = new ecs.FargateService(this, "Service", {
       cluster: props.cluster,
       taskDefinition: this.task.definition,
@@ -143,8 +145,8 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
           ? ecs.AvailabilityZoneRebalancing.ENABLED
           : ecs.AvailabilityZoneRebalancing.DISABLED,
       securityGroups: [securityGroup],
-      assignPublicIp: props.assignPublicIp ?? false,
-      ...(props.subnets ? { vpcSubnets: props.subnets } : {}),
+      assignPublicIp,
+      vpcSubnets,
       cloudMapOptions: {
         cloudMapNamespace: namespace,
         name: props.name,
@@ -158,7 +160,7 @@ export class LameDuckService extends Construct implements ec2.IConnectable {
     });
     // A task that starts before its roles have their policies, or its subnet a way out, fails; a few of them, and the circuit
     // breaker ends the very first deployment. Nothing of the CDK's own orders these.
-    const { internetConnectivityEstablished } = props.cluster.vpc.selectSubnets(props.subnets);
+    const { internetConnectivityEstablished } = props.cluster.vpc.selectSubnets(vpcSubnets);
     this.service.node.addDependency(this.task.permissions, internetConnectivityEstablished);
     this.connections = this.service.connections;
   }

@@ -110,6 +110,13 @@ test("what is given is taken", () => {
   });
 });
 
+test("a public address needs a public subnet, and its way out", () => {
+  const service = Object.values(of({ assignPublicIp: true }).findResources("AWS::ECS::Service"))[0] as Record<string, any>;
+  const subnets = service["Properties"].NetworkConfiguration.AwsvpcConfiguration.Subnets.map((it: { Ref: string }) => it.Ref);
+  assert.match(subnets.join(), /^VpcPublicSubnet1\w+,VpcPublicSubnet2\w+$/);
+  assert.ok(service["DependsOn"].some((id: string) => id.startsWith("VpcPublicSubnet1DefaultRoute")), service["DependsOn"]);
+});
+
 test("alarms of the service's own take its deployments back", () => {
   const stack = new Stack(new App(), "Shop");
   const metric = new cloudwatch.Metric({ namespace: "Shop", metricName: "Failed" });
