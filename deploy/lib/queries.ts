@@ -1,6 +1,6 @@
 /**
  * The Logs Insights queries of `queries/*.query`. The text of a file is the query, comments included: the first says what it
- * tells, and `# Log group: front's.` whose log it reads.
+ * tells, and `# Log group: front's.` (or back's, or both) whose log it reads.
  */
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
@@ -16,8 +16,8 @@ export interface Query {
   readonly commands: string;
   /** The first line of comment. */
   readonly title: string;
-  /** Whose log it reads. */
-  readonly log: "front" | "back";
+  /** Whose logs it reads. */
+  readonly logs: ("front" | "back")[];
 }
 
 /**
@@ -35,8 +35,9 @@ export function queries(folder = join(__dirname, "..", "queries")): Query[] {
     const comment = lines.find((line) => line.startsWith("#"))?.replace(/^#+\s*/, "").replace(/\.$/, "");
     const commands = lines.filter((line) => line !== "" && !line.startsWith("#")).join("\n");
     if (commands === "") throw new Error(`${join(folder, file)} has no command: write a query, or delete the file.`);
-    const log = /^# Log group: (front|back)'s\b/m.exec(text)?.[1] as Query["log"] | undefined;
-    if (log === undefined) throw new Error(`${join(folder, file)} has no line "# Log group: front's." or "# Log group: back's.".`);
-    return { name, text, commands, title: comment ?? name, log };
+    const log = lines.find((line) => line.startsWith("# Log group: ")) ?? "";
+    const logs = (["front", "back"] as const).filter((whose) => log.includes(`${whose}'s`));
+    if (logs.length === 0) throw new Error(`${join(folder, file)} has no line "# Log group: front's." or "# Log group: back's.".`);
+    return { name, text, commands, title: comment ?? name, logs };
   });
 }

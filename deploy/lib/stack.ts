@@ -348,8 +348,9 @@ export class LameduckStack extends Stack {
         width: 12,
       }),
     );
-    for (const { name, text, commands, title, log } of queries()) {
-      const logGroupNames = [groups[log].logGroupName];
+    for (const query of queries()) {
+      const { name, text, commands, title } = query;
+      const logGroupNames = query.logs.map((whose) => groups[whose].logGroupName);
       new logs.CfnQueryDefinition(this, `Query-${name}`, { name: `${this.stackName}/${name}`, queryString: text, logGroupNames });
       if (!ON_DASHBOARD.includes(name)) continue;
       const view = cloudwatch.LogQueryVisualizationType.TABLE;

@@ -503,10 +503,10 @@ export const CHOICES: Choice[] = [
       }
       const saved = Object.values(resources(t, "AWS::Logs::QueryDefinition"));
       assert.equal(saved.length, queries().length);
-      for (const { text, title, name, log } of queries()) {
+      for (const { text, title, name, logs } of queries()) {
         const found = saved.find((it) => it["QueryString"] === text);
-        const [group] = resource(t, "AWS::Logs::LogGroup", log === "back" ? "Back" : "Front");
-        assert.deepEqual(found?.["LogGroupNames"], [{ Ref: group }], name);
+        const groups = logs.map((whose) => resource(t, "AWS::Logs::LogGroup", whose === "back" ? "Back" : "Front")[0]);
+        assert.deepEqual(found?.["LogGroupNames"], groups.map((id) => ({ Ref: id })), name);
         if (ON_DASHBOARD.includes(name)) assert.ok(body.includes(inJson(title)), `the dashboard lacks "${title}"`);
       }
       const shown = body.split(inJson('"type":"log"')).length - 1;

@@ -30,9 +30,11 @@ test("queries: none without a folder, and none that says nothing, or not of whos
   try {
     const write = (text: string) => writeFileSync(join(folder, "a.query"), text);
     write("# What it tells.\n# Log group: back's.\nstats count()\n| limit 1\n");
-    assert.deepEqual(queries(folder).map(({ name, commands, title, log }) => [name, commands, title, log]), [
-      ["a", "stats count()\n| limit 1", "What it tells", "back"],
+    assert.deepEqual(queries(folder).map(({ name, commands, title, logs }) => [name, commands, title, logs]), [
+      ["a", "stats count()\n| limit 1", "What it tells", ["back"]],
     ]);
+    write("# Log group: back's or front's. Both.\nstats count()\n");
+    assert.deepEqual(queries(folder)[0]?.logs, ["front", "back"]);
     write("# Log group: back's.\n\n");
     assert.throws(() => queries(folder), /a\.query has no command/);
     write("stats count()\n");
