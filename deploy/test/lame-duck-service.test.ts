@@ -58,6 +58,9 @@ test("five lines make a service whose numbers fit, that callers may reach, and t
     { Name: "INIT_STOP_TIMEOUT", Value: "60s" },
   ]);
   Annotations.fromStack(stack).hasNoWarning("*", Match.anyValue());
+  const [service] = Object.values(template.findResources("AWS::ECS::Service")) as [Record<string, any>];
+  const [policy] = Object.keys(template.findResources("AWS::IAM::Policy"));
+  assert.ok(service["DependsOn"].includes(policy), `a task may start before its role has its policy: ${service["DependsOn"]}`);
 });
 
 test("they are those of the README", () => {
