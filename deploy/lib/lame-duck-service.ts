@@ -41,7 +41,10 @@ export interface LameDuckServiceProps extends Omit<LameDuckTaskProps, "budget" |
   readonly circuitBreaker?: boolean;
   /** Any of these in ALARM ends a deployment and takes it back. @default none */
   readonly deploymentAlarms?: cloudwatch.IAlarm[];
-  /** Whether ECS moves tasks between zones outside deployments. The lame duck covers these stops, too. @default where the maximum allows it */
+  /**
+   * Whether ECS moves tasks between zones outside deployments. The lame duck covers these stops, too.
+   * @default where the maximum allows it
+   */
   readonly rebalancesZones?: boolean;
   /** @default one that lets nobody in: `service.connections.allowFrom(caller, ec2.Port.tcp(port))` */
   readonly securityGroup?: ec2.ISecurityGroup;

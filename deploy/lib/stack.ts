@@ -35,7 +35,10 @@ const NEGATIVE_TTL = 15;
 /** Why the article's settings are let through. */
 const ARTICLE = "the article's setting, to see what it saw";
 
-/** From how many answers of 5xx in a minute a deployment is taken back. At the article's load, 600 a minute, it is not one in a hundred. */
+/**
+ * From how many answers of 5xx in a minute a deployment is taken back. At the article's load, 600 a minute, it is not one in a
+ * hundred.
+ */
 const FAILURES = 5;
 
 /**
@@ -54,7 +57,8 @@ export class LameduckStack extends Stack {
     });
     const isArticle = settings.profile === "article";
     const callers = new CfnParameter(this, "CallerCidr", {
-      description: "Who may call the load balancer, such as 203.0.113.7/32. 0.0.0.0/0 is everybody: back's faults, if they are on, included",
+      description:
+        "Who may call the load balancer, such as 203.0.113.7/32. 0.0.0.0/0 is everybody: back's faults, if they are on, included",
       allowedPattern: "^\\d{1,3}(\\.\\d{1,3}){3}/\\d{1,2}$",
       constraintDescription: "expected an IPv4 network such as 203.0.113.7/32",
     });
@@ -201,19 +205,21 @@ export class LameduckStack extends Stack {
 
   /** The image of `name`: any URI, or a tag of the ECR repository, which the task may then pull from. */
   private image(name: "Back" | "Front", settings: Settings): ecs.ContainerImage {
+    const program = name.toLowerCase();
     if (settings.ecr === undefined) {
       const uri = new CfnParameter(this, `${name}Image`, {
-        description: `${name.toLowerCase()}'s image: REGISTRY/${name.toLowerCase()}:VERSION, or better @sha256:DIGEST, of a registry that needs no login`,
+        description:
+          `${program}'s image: REGISTRY/${program}:VERSION, or better @sha256:DIGEST, of a registry that needs no login`,
         allowedPattern: "^[^\\s@]+(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}|@sha256:[0-9a-f]{64})$",
         constraintDescription: "expected an image with a tag or a digest, such as ghcr.io/OWNER/REPOSITORY/back:1.0.0",
       });
       return ecs.ContainerImage.fromRegistry(uri.valueAsString);
     }
     const tag = new CfnParameter(this, `${name}Tag`, {
-      description: `The tag, or sha256:DIGEST, in the repository ${settings.ecr}/${name.toLowerCase()}`,
+      description: `The tag, or sha256:DIGEST, in the repository ${settings.ecr}/${program}`,
       allowedPattern: "^(sha256:[0-9a-f]{64}|[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})$",
     });
-    const repository = ecr.Repository.fromRepositoryName(this, `${name}Repository`, `${settings.ecr}/${name.toLowerCase()}`);
+    const repository = ecr.Repository.fromRepositoryName(this, `${name}Repository`, `${settings.ecr}/${program}`);
     return ecs.ContainerImage.fromEcrRepository(repository, tag.valueAsString);
   }
 
@@ -354,13 +360,19 @@ export class LameduckStack extends Stack {
       new logs.CfnQueryDefinition(this, `Query-${name}`, { name: `${this.stackName}/${name}`, queryString: text, logGroupNames });
       if (!ON_DASHBOARD.includes(name)) continue;
       const view = cloudwatch.LogQueryVisualizationType.TABLE;
-      dashboard.addWidgets(new cloudwatch.LogQueryWidget({ title, logGroupNames, queryString: commands, view, width: 12, height: 8 }));
+      const size = { width: 12, height: 8 };
+      dashboard.addWidgets(new cloudwatch.LogQueryWidget({ title, logGroupNames, queryString: commands, view, ...size }));
     }
   }
 }
 
 /** What checkov finds, and why it stays. The reasons are part of the template, for those who read only that. */
-function exceptions(settings: Settings, cluster: ecs.Cluster, balancer: elb.ApplicationLoadBalancer, groups: logs.LogGroup[]): void {
+function exceptions(
+  settings: Settings,
+  cluster: ecs.Cluster,
+  balancer: elb.ApplicationLoadBalancer,
+  groups: logs.LogGroup[],
+): void {
   const isArticle = settings.profile === "article";
   const except = (construct: IConstruct, skip: Record<string, string>) => {
     const resource = construct instanceof CfnResource ? construct : (construct.node.defaultChild as CfnResource);
@@ -371,11 +383,14 @@ function exceptions(settings: Settings, cluster: ecs.Cluster, balancer: elb.Appl
   });
   except(balancer, {
     CKV_AWS_91: "Access logs need a bucket that outlives the stack; front logs every request, with the task that answered",
-    ...(isArticle ? { CKV_AWS_131: "The article's load balancer passes all headers; the profile recommended drops invalid ones" } : {}),
+    ...(isArticle
+      ? { CKV_AWS_131: "The article's load balancer passes all headers; the profile recommended drops invalid ones" }
+      : {}),
   });
   for (const listener of balancer.listeners) {
     if (settings.certificate !== undefined) continue;
-    const reason = "A certificate needs a domain name: give one with -c certificate=ARN. Without it the callers are those of CallerCidr";
+    const reason =
+      "A certificate needs a domain name: give one with -c certificate=ARN. Without it the callers are those of CallerCidr";
     except(listener, { CKV_AWS_2: reason, CKV_AWS_103: reason });
   }
   for (const group of groups) {

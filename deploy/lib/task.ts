@@ -34,9 +34,15 @@ export interface LameDuckTaskProps {
   readonly healthPath?: string;
   /** The health check's times. @default every 10 s, 5 s to answer, unhealthy after 3 failures, none counts in the first 10 s */
   readonly health?: Omit<ecs.HealthCheck, "command">;
-  /** Sent to the application as the lame duck begins, so that it can answer `Connection: close`. One that does not know the signal may die of it. */
+  /**
+   * Sent to the application as the lame duck begins, so that it can answer `Connection: close`. One that does not know the signal
+   * may die of it.
+   */
   readonly drainSignal?: string;
-  /** Whether `init` asks the health check's URL before it drains, and does without a drain if the application is ill. @default true */
+  /**
+   * Whether `init` asks the health check's URL before it drains, and does without a drain if the application is ill.
+   * @default true
+   */
   readonly drainsOnlyIfHealthy?: boolean;
   /** CPU units. @default 256 */
   readonly cpu?: number;
@@ -82,7 +88,8 @@ export class LameDuckTask extends Construct {
       retention: props.logRetention ?? logs.RetentionDays.ONE_MONTH,
       removalPolicy: RemovalPolicy.DESTROY,
     });
-    const executionRole = role(this, "ExecutionRole", "What ECS may do to start the task: pull from ECR, if need be, and write logs");
+    const starts = "What ECS may do to start the task: pull from ECR, if need be, and write logs";
+    const executionRole = role(this, "ExecutionRole", starts);
     this.permissions = executionRole;
     this.definition = new ecs.FargateTaskDefinition(this, "Definition", {
       cpu: props.cpu ?? 256,
