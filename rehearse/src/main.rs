@@ -15,9 +15,10 @@ use rehearse::{
     error::Error,
     experiments::{self, Experiment},
     nursery, predict,
-    rehearsal::{Display, Findings, machine, write},
+    rehearsal::{Display, Findings, machine, write, write_sweep},
     report::{
         Report,
+        sweep::{Head, SweepFile, SweepSchema},
         text::{Look, summary},
     },
     rules::{RULES, Rules},
@@ -119,8 +120,7 @@ async fn own_service(deploy: &Deploy, options: &Options, stage: &Stage) -> Resul
 
 /// Runs experiments, and reports on them; also on what was seen until somebody had enough.
 async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Report, Error> {
-    #[expect(clippy::disallowed_methods, reason = "the date of a report is for people; nothing is decided by it")]
-    let started = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let started = now();
     let cancelled = until_stopped()?;
     let display = Display::new(io::stderr().is_terminal());
     let mut findings = Findings::default();
@@ -138,14 +138,26 @@ async fn conduct(experiments: Vec<Experiment>, options: &Options) -> Result<Repo
     for warning in &findings.warnings {
         log::tell(&format!("rehearse: {warning}"));
     }
-    let command: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let report = findings.report(shell_words::join(command), started, machine());
+    let report = findings.report(command(), started, machine());
     let is_terminal = io::stdout().is_terminal();
     let columns = rustix::termios::tcgetwinsize(io::stdout()).map_or(100, |size| usize::from(size.ws_col).max(40));
     say(&summary(&report, Look { is_coloured: is_terminal && std::env::var_os("NO_COLOR").is_none(), columns }));
     write(&report, &options.output)?;
     say(&format!("\nreport: {}\n", options.output.join("report.html").display()));
     failed.map_or(Ok(report), Err)
+}
+
+/// The date, for people.
+fn now() -> String {
+    #[expect(clippy::disallowed_methods, reason = "the date of a report is for people; nothing is decided by it")]
+    let now = SystemTime::now();
+    humantime::format_rfc3339_seconds(now).to_string()
+}
+
+/// This command, as it was given.
+fn command() -> String {
+    let words: Vec<_> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    shell_words::join(words)
 }
 
 /// Whether somebody had enough.
@@ -211,25 +223,35 @@ async fn sweep_cells(cli: &SweepOptions, options: &Options) -> Result<ExitCode, 
     }
     let crowd = cli.crowd.crowd(options.rate);
     let mut sweep = simulate::sweep(&stage.rules, &grid, &crowd, cli.crowd.deploys(), options.seed);
+    let cancelled = until_stopped()?;
     if cli.real {
         let display = Display::new(io::stderr().is_terminal());
-        agreement::run_cells(&stage, &grid, &mut sweep, &display, &until_stopped()?).await?;
+        agreement::run_cells(&stage, &grid, &mut sweep, &display, &cancelled).await?;
     }
+    let command = command();
+    let (started, machine) = (now(), machine());
+    let head = Head {
+        command: &command,
+        version: console::VERSION,
+        // In virtual time the same seed gives the same page, whenever and wherever that is.
+        started: cli.real.then_some(started.as_str()),
+        machine: cli.real.then_some(&machine),
+    };
+    let file = SweepFile { schema: SweepSchema, version: console::VERSION.to_owned(), command: command.clone(), sweep };
+    write_sweep(&file, &head, &options.output)?;
+    let sweep = &file.sweep;
     if cli.crowd.json {
-        say_json(&sweep)?;
+        say_json(sweep)?;
     } else {
-        say(&predict::sweep(&sweep));
+        say(&predict::sweep(sweep));
         if cli.real {
-            say(&format!(
-                "\nwith real processes, at {} times the speed\n{}",
-                options.speed,
-                predict::agreement(&sweep)
-            ));
+            say(&format!("\nwith real processes, at {} times the speed\n{}", options.speed, predict::agreement(sweep)));
         }
+        say(&format!("\nsweep: {}\n", options.output.join("sweep.html").display()));
     }
     let cells = sweep.panels.iter().flat_map(|panel| &panel.columns).flat_map(|column| &column.cells);
     let agrees = cells.filter_map(|cell| cell.real.as_ref()).all(|real| real.agrees);
-    Ok(if agrees { ExitCode::SUCCESS } else { BROKEN.into() })
+    Ok(if agrees && !*cancelled.borrow() { ExitCode::SUCCESS } else { BROKEN.into() })
 }
 
 /// Says what to set.

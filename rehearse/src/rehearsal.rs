@@ -14,7 +14,11 @@ use crate::{
     error::Error,
     experiments::Experiment,
     load::Lateness,
-    report::{Answer, Judged, Machine, Report, Schema, html, json, summary::LATE},
+    report::{
+        Answer, Judged, Machine, Report, Schema, html, json,
+        summary::LATE,
+        sweep::{Head, SweepFile, page},
+    },
     run::{Progress, Ran, Run},
     timeline::clock,
     verdict::Tenancies,
@@ -189,17 +193,36 @@ impl Findings {
 ///
 /// If that is not possible.
 pub fn write(report: &Report, directory: &Path) -> Result<(), Error> {
+    write_both(directory, "report", &html::page(report), |file| json::write(report, file))
+}
+
+/// Writes `sweep.html` and `sweep.json` into a directory, which is made if it is not there.
+///
+/// # Errors
+///
+/// If that is not possible.
+pub fn write_sweep(file: &SweepFile, head: &Head, directory: &Path) -> Result<(), Error> {
+    write_both(directory, "sweep", &page(&file.sweep, head), |to| file.write(to))
+}
+
+/// The page for people and the file for programs.
+fn write_both(
+    directory: &Path,
+    name: &str,
+    page: &str,
+    data: impl FnOnce(&mut io::BufWriter<fs::File>) -> io::Result<()>,
+) -> Result<(), Error> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |source| Error::Report { path, source }
     };
     fs::create_dir_all(directory).map_err(failed(directory))?;
-    let page = directory.join("report.html");
-    fs::write(&page, html::page(report)).map_err(failed(&page))?;
-    let data = directory.join("report.json");
-    let file = fs::File::create(&data).map_err(failed(&data))?;
+    let path = directory.join(format!("{name}.html"));
+    fs::write(&path, page).map_err(failed(&path))?;
+    let path = directory.join(format!("{name}.json"));
+    let file = fs::File::create(&path).map_err(failed(&path))?;
     let mut file = io::BufWriter::new(file);
-    json::write(report, &mut file).and_then(|()| file.flush()).map_err(failed(&data))
+    data(&mut file).and_then(|()| file.flush()).map_err(failed(&path))
 }
 
 /// This machine, as far as it tells.
