@@ -214,7 +214,7 @@ pub struct SweepOptions {
     pub ttls: Vec<Duration>,
 
     /// How long tasks go on serving after SIGTERM.
-    #[arg(long, env = "REHEARSE_DRAINS", value_name = "DURATION", value_delimiter = ',', value_parser = duration::parse, default_value = "0s,15s,30s,45s,60s,90s,120s")]
+    #[arg(long, env = "REHEARSE_DRAINS", value_name = "DURATION", value_delimiter = ',', value_parser = duration::parse, default_value = "0s,10s,20s,35s,50s,65s,95s,125s")]
     pub drains: Vec<Duration>,
 
     /// Minimum healthy percents [default: 50 and 100].

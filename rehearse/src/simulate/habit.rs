@@ -69,7 +69,10 @@ const NGINX: Connects = Connects::Each(Duration::from_mins(1));
 
 const NO_WAIT: Duration = Duration::ZERO;
 
-/// Clients, by what they are known for: see ecs.md of the design, and the sources named in [`crate::client`].
+/// Clients, by what they are known for. Sources, besides those named in [`crate::client`]: the JVM's `networkaddress.cache.ttl`,
+/// <https://docs.oracle.com/en/java/javase/21/core/java-networking.html>; Envoy's `STRICT_DNS`,
+/// <https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/service_discovery>; nginx,
+/// <https://nginx.org/en/docs/http/ngx_http_proxy_module.html#proxy_pass>.
 pub const HABITS: [Habit; 8] = [
     Habit {
         name: "front",
