@@ -14,7 +14,7 @@ fn what_real_clients_see_is_what_the_simulation_expects() {
     }
     let clients = ["front", "try-next", "first-only", "fixed-order", "keep-alive"];
     let output = Command::new(own)
-        .args(["sweep", "--real", "--json", "--speed", "10", "--rate", "2", "--phases", "6", "--net", "127.240.1.1"])
+        .args(["sweep", "--real", "--json", "--speed", "10", "--rate", "1", "--phases", "6", "--net", "127.240.1.1"])
         .args(["--ttls", "30s,60s", "--drains", "0s,15s,35s", "--minimums", "50,100", "--intervals", "30s"])
         .args(["--deploys", "50", "--clients", &clients.join(",")])
         .arg("--output")
@@ -32,7 +32,7 @@ fn what_real_clients_see_is_what_the_simulation_expects() {
                     panel.client, panel.minimum_healthy_percent, column.ttl, cell.drain
                 );
                 let real = cell.real.as_ref().unwrap_or_else(|| panic!("{what}: not run"));
-                assert!(real.requests > 600, "{what}: {real:?}");
+                assert!(real.requests > 400, "{what}: {real:?}");
                 cells += 1;
                 failing += u32::from(real.low > 0);
                 if !real.agrees {

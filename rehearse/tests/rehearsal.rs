@@ -320,7 +320,7 @@ fn a_simulation_says_how_likely_a_deploy_fails_and_is_the_same_each_time() {
         let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).arg("simulate").args(arguments).output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
     };
-    let arguments = ["--deploys", "50", "--habits", "try-next,first-only", "--set", "ttl=60s", "--json"];
+    let arguments = ["--deploys", "50", "--clients", "try-next,first-only", "--set", "ttl=60s", "--json"];
     let (code, said, _) = run(&arguments);
     let forecasts: Vec<rehearse::simulate::Forecast> = serde_json::from_str(&said).unwrap();
     assert_eq!((code, forecasts.len()), (Some(0), 2));
@@ -332,7 +332,7 @@ fn a_simulation_says_how_likely_a_deploy_fails_and_is_the_same_each_time() {
     let (code, _, complained) = run(&["--drain", "31s"]);
     assert_eq!(code, Some(2));
     assert!(complained.contains("a drain of 31s is longer than the stop timeout of 30s"), "{complained}");
-    assert!(run(&["--habits", "lynx"]).2.contains("there are front, try-next"));
+    assert!(run(&["--clients", "lynx"]).2.contains("there are front, try-next"));
 }
 
 #[test]
