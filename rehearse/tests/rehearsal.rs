@@ -81,7 +81,7 @@ fn causes(report: &Report) -> Vec<String> {
 }
 
 #[test]
-fn with_init_no_client_fails_and_nothing_is_empty() {
+fn with_init_no_client_fails_and_nothing_is_left() {
     let place = Place::new(131);
     let ended = place.run(&["deploy", "--ttl", "30s", "--clients", "try-next,first-only"]);
     assert_eq!(ended.code, Some(0), "{ended:?}");
