@@ -275,3 +275,60 @@ pub fn task_definition(said: &Recommendation, rules: &Rules) -> String {
     // A value that was made here can be written.
     serde_json::to_string_pretty(&definition).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::{Crowd, habit, recommend};
+
+    fn said(ttl: u64, clients: &[&str]) -> (Recommendation, Wanted) {
+        let wanted = Wanted {
+            rules: Rules { ttl: Duration::from_secs(ttl), ..Rules::default() },
+            habits: clients.iter().map(|name| habit(name).unwrap()).collect(),
+            crowd: Crowd { clients: 1, resolvers: 1, rate: 10.0 },
+            margin: Duration::from_secs(5),
+            grace: Duration::from_secs(5),
+            most_stop_timeout: Duration::from_mins(2),
+            deploys: 40,
+            seed: 1,
+        };
+        (recommend(&wanted), wanted)
+    }
+
+    #[test]
+    fn a_recommendation_can_be_set_as_it_is_printed() {
+        let (said, wanted) = said(60, &["first-only"]);
+        let text = recommendation(&said, &wanted);
+        for expected in [
+            "INIT_DRAIN=68s\n",
+            "INIT_GRACE=5s\n",
+            "INIT_STOP_TIMEOUT=73s\n",
+            "it is 30s now, of which init could use 25s to drain",
+            "160 other deploys with it: no request failed",
+        ] {
+            assert!(text.contains(expected), "{expected}: {text}");
+        }
+        let definition: serde_json::Value = serde_json::from_str(&text[text.find('{').unwrap()..]).unwrap();
+        let container = &definition["containerDefinitions"][0];
+        assert_eq!(container["stopTimeout"], 73);
+        assert_eq!(container["entryPoint"], json!(["/init", "--"]));
+        assert_eq!(container["environment"][0], json!({ "name": "INIT_DRAIN", "value": "68s" }));
+        assert_eq!(container["healthCheck"]["interval"], 30);
+    }
+
+    #[test]
+    fn what_cannot_be_set_is_not_printed_as_if_it_could() {
+        let (said, wanted) = said(120, &["first-only", "nginx"]);
+        let text = recommendation(&said, &wanted);
+        assert!(text.contains("133s is more than the 120s"), "{text}");
+        assert!(text.contains("With a TTL of 107s or less it would"), "{text}");
+        assert!(text.contains("nginx keeps an address for ever"), "{text}");
+        assert!(!text.contains("INIT_DRAIN=") && !text.contains("stopTimeout"), "{text}");
+    }
+
+    #[test]
+    fn columns_are_aligned_whatever_is_in_them() {
+        let rows = [["client", "mean"], ["first-only", "1,000"], ["é", "0"]].map(|row| header(&row));
+        assert_eq!(aligned(&rows, 1), "client       mean\nfirst-only  1,000\né               0\n");
+    }
+}

@@ -336,6 +336,52 @@ fn a_simulation_says_how_likely_a_deploy_fails_and_is_the_same_each_time() {
 }
 
 #[test]
+fn a_sweep_writes_its_page_and_refuses_what_would_take_for_ever() {
+    let place = Place::new(143);
+    let small =
+        ["--ttls", "15s,60s", "--drains", "0s,65s", "--minimums", "100", "--intervals", "30s", "--deploys", "40"];
+    let ended = place.run(&[&["sweep", "--clients", "try-next,first-only"], &small[..]].concat());
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.said.contains("try-next, minimum healthy 100 %, health check every 30s"), "{ended:?}");
+    let bytes = fs::read(place.folder.join("sweep.json")).unwrap();
+    let file = rehearse::report::sweep::SweepFile::read(&bytes).unwrap();
+    let worst =
+        |panel: usize, column: usize, row: usize| file.sweep.panels[panel].columns[column].cells[row].simulated.worst;
+    assert_eq!([worst(0, 0, 0), worst(0, 0, 1), worst(0, 1, 1), worst(1, 1, 1)], [0; 4]);
+    assert!(worst(0, 1, 0) > 0 && worst(1, 0, 0) > 0 && worst(1, 1, 0) > 0, "{ended:?}");
+    assert!(fs::read_to_string(place.folder.join("sweep.html")).unwrap().contains("first-only"));
+    let ended = place.run(&["sweep", "--real", "--deploys", "1"]);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(
+        ended.complained.contains("160 cells with real processes would take long, and 48 is the most"),
+        "{ended:?}"
+    );
+    let ended = place.run(&["sweep", "--ttls", "0s"]);
+    assert!(ended.code == Some(2) && ended.complained.contains("Give 1s or more"), "{ended:?}");
+}
+
+#[test]
+fn a_recommendation_exits_with_1_if_no_drain_does_it() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_rehearse"))
+            .args(["recommend", "--deploys", "40"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, said) = run(&[]);
+    assert!(code == Some(0) && said.contains("INIT_DRAIN=68s"), "{said}");
+    let (code, said) = run(&["--clients", "nginx,try-next"]);
+    assert!(code == Some(1) && said.contains("keeps an address for ever"), "{said}");
+    let (code, said) = run(&["--set", "ttl=120s"]);
+    assert!(code == Some(1) && said.contains("does not fit"), "{said}");
+    let (code, said) = run(&["--set", "ttl=120s", "--most-stop-timeout", "200s", "--json"]);
+    let said: rehearse::simulate::Recommendation = serde_json::from_str(&said).unwrap();
+    assert_eq!((code, said.drain), (Some(0), Duration::from_secs(128)));
+}
+
+#[test]
 fn the_rules_are_listed_with_their_sources() {
     let output = Command::new(env!("CARGO_BIN_EXE_rehearse")).args(["rules", "--set", "ttl=15s"]).output().unwrap();
     let said = String::from_utf8(output.stdout).unwrap();

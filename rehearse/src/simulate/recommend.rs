@@ -174,3 +174,63 @@ fn took(wanted: &Wanted, drain: Duration) -> f64 {
     });
     times.iter().sum::<f64>() / times.len().max(1) as f64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::habit::habit, *};
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn wanted(ttl: u64, clients: &[&str]) -> Wanted {
+        Wanted {
+            rules: Rules { ttl: secs(ttl), ..Rules::default() },
+            habits: clients.iter().map(|name| habit(name).unwrap()).collect(),
+            crowd: Crowd { clients: 1, resolvers: 1, rate: 10.0 },
+            margin: secs(5),
+            grace: secs(7),
+            most_stop_timeout: secs(120),
+            deploys: 150,
+            seed: 1,
+        }
+    }
+
+    #[test]
+    fn the_drain_is_what_the_most_exacting_client_needs_and_a_margin() {
+        let said = recommend(&wanted(60, &["try-next", "first-only"]));
+        let [next, first] = &said.needs[..] else { panic!("{said:?}") };
+        let (next, first) = (next.simulated.unwrap(), first.simulated.unwrap());
+        // Chance stays below the law, but not by much.
+        assert!((15.0..=28.0).contains(&next), "{next}");
+        assert!((58.0..=63.0).contains(&first), "{first}");
+        assert_eq!((said.drain, said.stop_timeout, said.fits), (secs(68), secs(75), true));
+        assert!(said.proof.iter().all(|forecast| forecast.deploys == 600 && forecast.worst == 0), "{:?}", said.proof);
+        assert!(said.took_with > said.took_without + 55.0, "{} {}", said.took_with, said.took_without);
+        assert_eq!(recommend(&wanted(60, &["try-next", "first-only"])), said, "one seed, one result");
+    }
+
+    #[test]
+    fn what_needs_no_drain_gets_the_margin_alone() {
+        let said = recommend(&wanted(15, &["try-next"]));
+        assert_eq!((said.needs[0].simulated, said.needs[0].by_law), (Some(0.0), Some(0.0)));
+        assert_eq!(said.drain, secs(5));
+    }
+
+    #[test]
+    fn a_stop_timeout_that_the_platform_does_not_allow_is_told_with_the_ttl_that_would_do() {
+        let said = recommend(&wanted(120, &["first-only"]));
+        assert_eq!((said.stop_timeout, said.fits, said.most_ttl), (secs(135), false, Some(105.0)));
+        let fitting = recommend(&wanted(105, &["first-only"]));
+        assert_eq!((fitting.stop_timeout, fitting.fits), (secs(120), true));
+    }
+
+    #[test]
+    fn a_client_that_never_asks_again_is_hopeless_and_decides_nothing() {
+        let said = recommend(&wanted(15, &["nginx", "first-only"]));
+        assert_eq!(said.hopeless().collect::<Vec<_>>(), ["nginx"]);
+        assert_eq!(said.needs[0].by_law, None);
+        assert_eq!(said.drain, secs(23));
+        assert_eq!(said.proof.len(), 1, "of those who forget");
+    }
+}
